@@ -1,0 +1,45 @@
+"""What a run is: typed experiments and search spaces, read from YAML with one-line errors."""
+
+from bbh_dist.config.errors import ConfigError, Mistake
+from bbh_dist.config.experiment import (
+    Anneal,
+    BbhMethod,
+    EarlyStop,
+    Evaluation,
+    Experiment,
+    Generator,
+    MapMethod,
+    Optimizer,
+    Parallel,
+    SemiImplicit,
+)
+from bbh_dist.config.load import load_experiment, load_space, override, to_yaml
+from bbh_dist.config.measures import MEASURES, Measure
+from bbh_dist.config.space import Final, Objective, Parameter, Sampler, Scheduler, SearchSpace
+
+__all__ = [
+    "MEASURES",
+    "Anneal",
+    "BbhMethod",
+    "ConfigError",
+    "EarlyStop",
+    "Evaluation",
+    "Experiment",
+    "Final",
+    "Generator",
+    "MapMethod",
+    "Measure",
+    "Mistake",
+    "Objective",
+    "Optimizer",
+    "Parallel",
+    "Parameter",
+    "Sampler",
+    "Scheduler",
+    "SearchSpace",
+    "SemiImplicit",
+    "load_experiment",
+    "load_space",
+    "override",
+    "to_yaml",
+]

@@ -1,0 +1,196 @@
+"""An experiment: one training run, fully described. Every field says its unit, range and where its default is from."""
+
+from typing import Annotated, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+from bbh_dist.config.errors import RuleError, nearest
+
+TASKS = ("digits5", "mnist")
+NETWORKS = ("mlp", "lenet")
+
+PositiveInt = Annotated[int, Field(ge=1)]
+Seed = Annotated[int, Field(ge=0, lt=2**63)]
+
+
+class Frozen(BaseModel):
+    """Immutable, strict about types, closed to unknown keys."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+
+
+class Generator(Frozen):
+    """The hypernetwork that turns noise into weights."""
+
+    kind: Literal["single", "sliced", "layerwise"] = "single"
+    """One generator for all slices, one per tensor emitting output units, one per tensor emitting it whole."""
+    hidden: Annotated[tuple[PositiveInt, ...], Field(min_length=1, strict=False)] = (64, 256, 512)
+    """Units of the hidden layers, at least one layer. Default: the paper."""
+    noise_dim: Annotated[int, Field(ge=1, le=65_536)] = 8
+    """Dimensions of the noise z. Default: the paper."""
+    shared_noise: bool = True
+    """Whether one z per weight sample feeds all tensors' generators (aligned); false draws one per tensor."""
+
+
+class SemiImplicit(Frozen):
+    """Settings of the semi-implicit posterior w = G(z) + sigma * eps (Yin & Zhou 2018)."""
+
+    inner_samples: Annotated[int, Field(ge=0)] | None = None
+    """Other draws of z that bound log q(w), K in the paper. Default: those of the step, kl_samples - 1, free."""
+    initial_stddev: Annotated[float, Field(gt=0, le=10)] = 0.2
+    """Sigma at the start, in units of each tensor's scale (He's for kernels). Default: measured on MNIST."""
+
+
+class Anneal(Frozen):
+    """KL weight over time: 0 until `start`, then linear to `kl_weight` over `epochs`."""
+
+    start: Annotated[float, Field(ge=0)] = 0.0
+    """Epochs at weight 0. The paper: 5 (MNIST), 20 (CIFAR5)."""
+    epochs: Annotated[float, Field(ge=0)] = 0.0
+    """Epochs from 0 to full weight. The paper: 15."""
+
+
+class MapMethod(Frozen):
+    """Maximum a posteriori: one point estimate, an L2 penalty on the kernels."""
+
+    name: Literal["map"]
+    prior_stddev: Annotated[float, Field(gt=0)] = 1.0
+    """Standard deviation of the Gaussian prior on kernels. Default: the paper."""
+    kl_weight: Annotated[float, Field(ge=0)] = 1.0
+    """Factor on the penalty."""
+    anneal: Anneal = Anneal()
+
+    @property
+    def samples_per_step(self) -> int:
+        """Weight samples drawn in a training step."""
+        return 1
+
+
+class BbhMethod(Frozen):
+    """Bayes by Hypernet (Pawlowski et al. 2017)."""
+
+    name: Literal["bbh"]
+    generator: Generator = Generator()
+    divergence: Literal["semi_implicit", "knn", "knn_marginal", "gaussian"] = "semi_implicit"
+    """How KL(q||p) is estimated. Only `semi_implicit` trains well at full KL weight; the paper used `knn`."""
+    semi_implicit: SemiImplicit = SemiImplicit()
+    prior_stddev: Annotated[float, Field(gt=0)] = 1.0
+    """Standard deviation of the factorised Gaussian prior. Default: the paper."""
+    kl_weight: Annotated[float, Field(ge=0)] = 1.0
+    """Factor on the KL; 1 is the ELBO."""
+    anneal: Anneal = Anneal()
+    kl_samples: Annotated[int, Field(ge=1, le=4096)] = 5
+    """Weight samples in the KL estimate of a step. Default: the paper."""
+    likelihood_samples: Annotated[int, Field(ge=1, le=4096)] = 1
+    """Weight samples in the likelihood of a step, the first ones of the same draw. Default: the paper."""
+    likelihood: Literal["mean_log", "log_mean"] = "mean_log"
+    """Mean over samples of the log-likelihood (the ELBO) or log of the mean likelihood (the paper's option)."""
+
+    @model_validator(mode="after")
+    def _estimators_have_samples(self) -> Self:
+        if self.divergence != "semi_implicit" and self.kl_samples < 2:
+            rule = f"must be at least 2 for the {self.divergence} divergence"
+            raise RuleError(rule, key="kl_samples", got=self.kl_samples)
+        return self
+
+    @property
+    def samples_per_step(self) -> int:
+        """Weight samples drawn in a training step."""
+        return max(self.kl_samples, self.likelihood_samples)
+
+
+Method = Annotated[MapMethod | BbhMethod, Field(discriminator="name")]
+METHODS = ("map", "bbh")
+
+
+class Optimizer(Frozen):
+    """How parameters move."""
+
+    name: Literal["adam", "rmsprop", "sgd"] = "adam"
+    """RMSProp decays by 0.9 with epsilon 1e-5 as in the paper; SGD has momentum 0.9."""
+    lr: Annotated[float, Field(gt=0, le=100)] = 1e-3
+    """Learning rate, the peak of a schedule."""
+    schedule: Literal["constant", "cosine", "one_cycle"] = "constant"
+    """Per step over the whole run; one_cycle rises over the first 30 %, then falls to almost 0."""
+    gradient_clip: Annotated[float, Field(gt=0)] | None = None
+    """Largest global norm of the gradient; none by default."""
+
+
+class Parallel(Frozen):
+    """Where a run runs."""
+
+    workers: Annotated[int, Field(ge=1, le=4096)] = 1
+    """Data-parallel workers; each takes its share of every global batch."""
+    cpus_per_worker: Annotated[int, Field(ge=1)] = 1
+    """CPU cores, and threads, of a worker."""
+    use_gpu: bool = False
+    """One GPU per worker (nccl); otherwise CPU (gloo)."""
+
+
+class Evaluation(Frozen):
+    """How predictions are made."""
+
+    samples: Annotated[int, Field(ge=1, le=100_000)] = 100
+    """Weight samples at the end of a run. Default: the paper."""
+    epoch_samples: Annotated[int, Field(ge=1, le=100_000)] = 20
+    """Weight samples for validation after each epoch."""
+
+
+class EarlyStop(Frozen):
+    """Stop when validation NLL no longer falls, and keep the best epoch's weights."""
+
+    patience: Annotated[int, Field(ge=0)] = 0
+    """Epochs without a lower validation NLL before the run ends; 0 never stops and keeps the last weights."""
+
+
+class Experiment(Frozen):
+    """One training run: task, network, method, optimiser, schedule, parallelism and seed."""
+
+    task: str
+    """digits5, mnist, or npz:FILE."""
+    network: str = "mlp"
+    """lenet, mlp (one hidden layer of 100 units), or mlp:64-32 for other hidden layers."""
+    method: Method
+    optimizer: Optimizer = Optimizer()
+    epochs: Annotated[int, Field(ge=1, le=1_000_000)] = 20
+    """Passes over the training data."""
+    batch_size: PositiveInt = 100
+    """Examples per step over all workers: the global batch. Default: the paper."""
+    seed: Seed = 0
+    """Decides initial parameters, order of data and all noise."""
+    precision: Literal["float32", "float64"] = "float32"
+    checkpoint_every_epochs: PositiveInt = 1
+    """Epochs between checkpoints; the last epoch always writes one."""
+    early_stop: EarlyStop = EarlyStop()
+    evaluation: Evaluation = Evaluation()
+    parallel: Parallel = Parallel()
+
+    @field_validator("task")
+    @classmethod
+    def _task_is_known(cls, task: str) -> str:
+        if task in TASKS or (task.startswith("npz:") and len(task) > len("npz:") and "\0" not in task):
+            return task
+        raise RuleError(f"must be one of {', '.join(TASKS)}, npz:FILE", got=task, suggestion=nearest(task, TASKS))
+
+    @field_validator("network")
+    @classmethod
+    def _network_is_known(cls, network: str) -> str:
+        hidden = network.removeprefix("mlp:").split("-")
+        if network in NETWORKS or (network.startswith("mlp:") and all(_is_width(units) for units in hidden)):
+            return network
+        raise RuleError(
+            f"must be one of {', '.join(NETWORKS)}, mlp:64-32",
+            got=network,
+            suggestion=nearest(network, NETWORKS),
+        )
+
+    @model_validator(mode="after")
+    def _every_worker_has_an_example(self) -> Self:
+        if self.parallel.workers > self.batch_size:
+            rule = f"must be at most batch_size, {self.batch_size}"
+            raise RuleError(rule, key="parallel.workers", got=self.parallel.workers)
+        return self
+
+
+def _is_width(text: str) -> bool:
+    return text.isascii() and text.isdigit() and int(text[:7]) >= 1 and len(text) <= 6

@@ -1,0 +1,34 @@
+"""The measures that a run reports: their names, directions and meanings, for every part that uses them."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+Direction = Literal["minimize", "maximize"]
+
+
+@dataclass(frozen=True)
+class Measure:
+    """What is reported under `val/NAME` and `test/NAME`."""
+
+    direction: Direction
+    meaning: str
+    needs_outliers: bool = False
+
+
+MEASURES: dict[str, Measure] = {
+    "error": Measure("minimize", "misclassified share of the mean prediction, percent"),
+    "nll": Measure("minimize", "negative log-likelihood of the mean prediction, nats per example"),
+    "brier": Measure("minimize", "squared distance of the probabilities to the one-hot label, summed over classes"),
+    "ece": Measure("minimize", "expected calibration error, 15 equal bins of confidence"),
+    "entropy": Measure("minimize", "mean predictive entropy, nats"),
+    "entropy_auc": Measure("maximize", "area under the CDF of the predictive entropy: 1 = certain"),
+    "mutual_information": Measure("minimize", "mean entropy of the mean minus mean of the entropies, nats"),
+    "outlier_entropy_auc": Measure("minimize", "entropy AUC on the outliers: 0 = uniform", needs_outliers=True),
+    "outlier_auroc": Measure("maximize", "AUROC of telling outliers by their entropy", needs_outliers=True),
+    "outlier_fpr95": Measure(
+        "minimize",
+        "share of inliers taken for outliers where 95 % of outliers are found",
+        needs_outliers=True,
+    ),
+    "outlier_mutual_information": Measure("maximize", "mutual information on the outliers, nats", needs_outliers=True),
+}
