@@ -1,0 +1,72 @@
+"""The semi-implicit bound on KL(q || p) for w = G(z) + sigma * eps (Yin & Zhou 2018).
+
+q(w) = E_z N(w; G(z), diag(sigma^2)) has a density where G(z) alone has none. With K other draws z_k,
+E log[ 1/(K+1) (N(w; G(z)) + sum_k N(w; G(z_k))) ] >= E log q(w), and falls to it as K grows, so the result here is
+an upper bound on the KL: training on it maximises a lower bound of the evidence.
+
+With w_i = m_i + sigma eps_i the bound splits, the first part in closed form:
+
+    KL_i = KL(N(m_i, sigma^2) || p) + log 1/(K+1) sum_k exp(-a_ik),
+    a_ik = sum_t eps_it . (m_it - m_kt) / sigma_t + |m_it - m_kt|^2 / (2 sigma_t^2),     a_ii = 0,
+
+so the second part lies between -log(K+1), where the conditionals are far apart, and about 0, where they agree.
+Legend: S weight samples, M >= S conditionals, D weights, t weight tensors.
+"""
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from bbh_dist.divergences.gaussian import gaussian_kl
+
+
+def semi_implicit_kl(
+    means: Sequence[Tensor],
+    deviations: Sequence[Tensor],
+    log_stddevs: Tensor,
+    prior_stddev: float,
+    inner_samples: int,
+) -> Tensor:
+    """Upper bound on KL(q || N(0, prior_stddev^2 I)) in nats, mean over the S samples, not divided by data.
+
+    Shapes: `means` a list of (M, D_t) whose first S belong to the samples and whose others serve as inner draws only;
+    `deviations`, eps, a list of (S, D_t); `log_stddevs` (T,). Each sample is bounded by its own conditional and
+    `inner_samples` = K others: the following ones cyclically while K < S, else all S and the first K - S + 1 others.
+
+    Raises:
+        ValueError: there are not enough means for `inner_samples`.
+    """
+    count = deviations[0].shape[0]
+    conditionals = max(count, inner_samples + 1)
+    if means[0].shape[0] < conditionals:
+        raise ValueError(f"{inner_samples} inner samples need {conditionals} means, got {means[0].shape[0]}")
+    kl_S = means[0].new_zeros(count)
+    gap_SM = means[0].new_zeros(count, conditionals)
+    for mean_MD, eps_SD, log_stddev in zip(means, deviations, log_stddevs, strict=True):
+        kl_S = kl_S + gaussian_kl(mean_MD[:count], log_stddev, prior_stddev)
+        gap_SM = gap_SM + _gaps(mean_MD[:conditionals], eps_SD, log_stddev)
+    used = _used(count, conditionals, inner_samples, kl_S.device)
+    mixture_S = torch.logsumexp((-gap_SM).masked_fill(~used, -math.inf), dim=1) - math.log(inner_samples + 1)
+    return (kl_S + mixture_S).mean()
+
+
+def _gaps(mean_MD: Tensor, eps_SD: Tensor, log_stddev: Tensor) -> Tensor:
+    """(S, M) terms a_ik of one tensor, from Gram matrices of centred means, which keeps rounding small."""
+    count = eps_SD.shape[0]
+    centred_MD = mean_MD - mean_MD.mean(0).detach()
+    cross_SM = eps_SD @ centred_MD.mT
+    gram_MM = centred_MD @ centred_MD.mT
+    norms_M = gram_MM.diagonal()
+    squared_SM = norms_M[:count, None] + norms_M - 2 * gram_MM[:count]
+    linear_SM = cross_SM.diagonal()[:, None] - cross_SM
+    return linear_SM * torch.exp(-log_stddev) + 0.5 * squared_SM * torch.exp(-2 * log_stddev)
+
+
+def _used(count: int, conditionals: int, inner_samples: int, device: torch.device) -> Tensor:
+    """(S, M) mask: which conditionals bound which sample."""
+    if inner_samples >= count - 1:
+        return torch.ones(count, conditionals, dtype=torch.bool, device=device)
+    index = torch.arange(count, device=device)
+    return (index[None] - index[:, None]) % count <= inner_samples

@@ -1,0 +1,18 @@
+"""Approximate posteriors, one file each."""
+
+import torch
+
+from bbh_dist.config import BbhMethod, MapMethod
+from bbh_dist.methods.bbh import BayesByHypernet
+from bbh_dist.methods.map import MAP
+from bbh_dist.methods.method import Method
+from bbh_dist.networks import Network
+
+__all__ = ["MAP", "BayesByHypernet", "Method", "build_method"]
+
+
+def build_method(config: MapMethod | BbhMethod, network: Network, generator: torch.Generator) -> Method:
+    """The method that an experiment names; `generator` decides its initial parameters."""
+    if isinstance(config, MapMethod):
+        return MAP(config, network, generator)
+    return BayesByHypernet(config, network, generator)

@@ -1,0 +1,87 @@
+"""Bayes by Hypernet: weights are what a hypernetwork makes of noise (Pawlowski et al. 2017, arXiv 1711.01297).
+
+    w = G(z),  z ~ N(0, I)                               knn, knn_marginal, gaussian: KL estimated from samples
+    w = G(z) + sigma * eps,  eps ~ N(0, I)               semi_implicit: KL bounded, sigma learnt per weight tensor
+"""
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from bbh_dist.config import BbhMethod
+from bbh_dist.divergences import gaussian_moment_kl, knn_kl, knn_marginal_kl, semi_implicit_kl
+from bbh_dist.hypernets import build_generator
+from bbh_dist.methods.method import Method
+from bbh_dist.networks import Network, sampled_layers
+from bbh_dist.noise import Noise
+
+
+@dataclass(frozen=True)
+class WeightSamples:
+    """What one draw made: for each weight tensor, flat, (S, D_t)."""
+
+    noise: Noise
+    means: list[Tensor]
+    """G(z)."""
+    deviations: list[Tensor] | None
+    """eps, where the posterior is semi-implicit."""
+    weights: list[Tensor]
+
+
+class BayesByHypernet(Method):
+    """An implicit or semi-implicit posterior given by a weight generator."""
+
+    def __init__(self, config: BbhMethod, network: Network, generator: torch.Generator) -> None:
+        super().__init__()
+        self.config = config
+        self.network = network
+        self.generator = build_generator(config.generator, network.tensors, generator)
+        self.log_stddevs = None
+        if config.divergence == "semi_implicit":
+            scales = [tensor.scale * config.semi_implicit.initial_stddev for tensor in network.tensors]
+            self.log_stddevs = nn.Parameter(torch.tensor([math.log(scale) for scale in scales]))
+
+    def draw(self, noise: Noise) -> WeightSamples:
+        """Weight samples, one per sample of the noise."""
+        means = self.generator(noise)
+        if self.log_stddevs is None:
+            return WeightSamples(noise, means, None, means)
+        eps = [noise.normal(f"eps/{tensor.name}", tensor.size) for tensor in self.network.tensors]
+        stddevs = self.log_stddevs.exp()
+        weights = [
+            torch.addcmul(mean, deviation, stddev) for mean, deviation, stddev in zip(means, eps, stddevs, strict=True)
+        ]
+        return WeightSamples(noise, means, eps, weights)
+
+    def forward(self, inputs: Tensor, drawn: WeightSamples, samples: int | None = None) -> Tensor:
+        """Logits (S, B, C) of inputs (B, ...)."""
+        weights = {
+            tensor.name: part[:samples].unflatten(1, tensor.shape)
+            for tensor, part in zip(self.network.tensors, drawn.weights, strict=True)
+        }
+        return self.network(sampled_layers(self.network.layers, weights), inputs[None])
+
+    def divergence(self, drawn: WeightSamples) -> Tensor:
+        """KL(q || N(0, prior_stddev^2 I)) in nats by the configured estimate, from the first `kl_samples`."""
+        count, prior_stddev = min(self.config.kl_samples, len(drawn.noise)), self.config.prior_stddev
+        if drawn.deviations is not None:
+            return self._semi_implicit(drawn, drawn.deviations, count)
+        weights = [part[:count] for part in drawn.weights]
+        if self.config.divergence == "gaussian":
+            return gaussian_moment_kl(weights, prior_stddev)
+        noise = drawn.noise.after(drawn.noise.samples[0], count)
+        prior = [noise.normal(f"prior/{t.name}", t.size) * prior_stddev for t in self.network.tensors]
+        return (knn_kl if self.config.divergence == "knn" else knn_marginal_kl)(weights, prior)
+
+    def _semi_implicit(self, drawn: WeightSamples, deviations: list[Tensor], count: int) -> Tensor:
+        assert self.log_stddevs is not None
+        inner = self.config.semi_implicit.inner_samples
+        inner = count - 1 if inner is None else inner
+        means = [part[:count] for part in drawn.means]
+        if inner >= count:
+            others = drawn.noise.after(max(drawn.noise.samples) + 1, inner - count + 1)
+            means = [torch.cat(pair) for pair in zip(means, self.generator(others), strict=True)]
+        deviations = [part[:count] for part in deviations]
+        return semi_implicit_kl(means, deviations, self.log_stddevs, self.config.prior_stddev, inner)

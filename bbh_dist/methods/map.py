@@ -1,0 +1,45 @@
+"""Maximum a posteriori: the point estimate that every posterior is compared with."""
+
+import torch
+from torch import Tensor, nn
+
+from bbh_dist.config import MapMethod
+from bbh_dist.methods.method import Method
+from bbh_dist.networks import Network, sampled_layers
+from bbh_dist.noise import Noise
+
+
+class MAP(Method):
+    """One set of weights; the divergence is -log N(kernels; 0, prior_stddev^2) up to a constant: L2 on the kernels.
+
+    Start: kernels from N(0, 2 / fan_in) (He), biases 0.
+    """
+
+    def __init__(self, config: MapMethod, network: Network, generator: torch.Generator) -> None:
+        super().__init__()
+        self.prior_stddev = config.prior_stddev
+        self.network = network
+        self.kernels = [tensor.is_kernel for tensor in network.tensors]
+        self.weights = nn.ParameterList(
+            nn.Parameter(
+                torch.randn(tensor.shape, generator=generator) * tensor.scale
+                if tensor.is_kernel
+                else torch.zeros(tensor.shape)
+            )
+            for tensor in network.tensors
+        )
+
+    def draw(self, noise: Noise) -> None:
+        """Nothing: a point estimate has one sample, whatever the noise."""
+
+    def forward(self, inputs: Tensor, drawn: None, samples: int | None = None) -> Tensor:
+        """Logits (1, B, C) of inputs (B, ...)."""
+        weights = {
+            tensor.name: weight[None] for tensor, weight in zip(self.network.tensors, self.weights, strict=True)
+        }
+        return self.network(sampled_layers(self.network.layers, weights), inputs[None])
+
+    def divergence(self, drawn: None) -> Tensor:
+        """Sum of squared kernel weights / (2 prior_stddev^2), nats."""
+        squares = [weight.square().sum() for weight, kernel in zip(self.weights, self.kernels, strict=True) if kernel]
+        return torch.stack(squares).sum() / (2 * self.prior_stddev**2)

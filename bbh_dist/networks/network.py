@@ -1,0 +1,35 @@
+"""A network written once over abstract layers, whatever gives the layers their weights."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+
+from torch import Tensor
+
+from bbh_dist.networks.layers import LayerSpec, TensorSpec
+
+Layer = Callable[[str, Tensor], Tensor]
+"""`layer(name, x)`: the named layer applied to activations with the sample axis first."""
+
+
+class Network(ABC):
+    """A function from inputs to logits that asks for its layers by name.
+
+    `layers` names them in order. Calling it with x of shape (S or 1, B, ...) gives logits (S, B, C):
+    an input that all weight samples share has a sample axis of 1.
+    """
+
+    layers: dict[str, LayerSpec]
+
+    @abstractmethod
+    def __call__(self, layer: Layer, x: Tensor) -> Tensor:
+        """Logits (S, B, C) of inputs (S or 1, B, ...)."""
+
+    @property
+    def tensors(self) -> list[TensorSpec]:
+        """All weight tensors, in the order of the layers."""
+        return [tensor for name, layer in self.layers.items() for tensor in layer.tensors(name)]
+
+    @property
+    def size(self) -> int:
+        """Number of weights and biases, D."""
+        return sum(tensor.size for tensor in self.tensors)

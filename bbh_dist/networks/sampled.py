@@ -1,0 +1,63 @@
+"""Layers whose weights are samples: S weight samples in one call, activations (S, B, ...).
+
+A sample axis of 1 in the input means that all samples share it. The way is chosen for the device, by measurement
+(2 CPU cores, LeNet's convolutions, S = 5, B = 100, forward and backward): a loop over samples 58 ms, grouped
+convolution 83 ms, unfold and batched matrix product 203 ms, the loop in channels-last order 33 ms. Dense layers:
+batched product 36 ms against a loop's 101 ms at S = 20. On CUDA one grouped convolution replaces S small kernels.
+"""
+
+from collections.abc import Mapping
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from bbh_dist.networks.layers import Conv2d, LayerSpec
+from bbh_dist.networks.network import Layer
+
+
+def sampled_layers(layers: Mapping[str, LayerSpec], weights: Mapping[str, Tensor]) -> Layer:
+    """The function `layer(name, x)` over weight samples, each tensor (S, *shape), named `LAYER.weight` or `.bias`."""
+
+    def layer(name: str, x: Tensor) -> Tensor:
+        apply = conv2d if isinstance(layers[name], Conv2d) else dense
+        return apply(x, weights[f"{name}.weight"], weights[f"{name}.bias"])
+
+    return layer
+
+
+def dense(x: Tensor, weight_SOI: Tensor, bias_SO: Tensor) -> Tensor:
+    """(S, B, O) of inputs (S or 1, B, I)."""
+    if weight_SOI.shape[0] == 1:
+        return F.linear(x, weight_SOI[0], bias_SO[0])
+    return torch.baddbmm(bias_SO[:, None], x.expand(weight_SOI.shape[0], -1, -1), weight_SOI.mT)
+
+
+def conv2d(x: Tensor, weight_SOCKK: Tensor, bias_SO: Tensor) -> Tensor:
+    """(S, B, O, H', W') of inputs (S or 1, B, C, H, W)."""
+    samples = weight_SOCKK.shape[0]
+    if x.device.type == "cuda":
+        return _grouped_conv2d(x, weight_SOCKK, bias_SO)
+    images = [x[0 if x.shape[0] == 1 else s] for s in range(samples)]
+    outputs = [
+        F.conv2d(_channels_last(image), _channels_last(weight), bias)
+        for image, weight, bias in zip(images, weight_SOCKK, bias_SO, strict=True)
+    ]
+    return torch.cat(outputs).unflatten(0, (samples, x.shape[1]))
+
+
+def max_pool(x: Tensor, size: int) -> Tensor:
+    """(S, B, C, H / size, W / size) maxima of (S, B, C, H, W)."""
+    return F.max_pool2d(x.flatten(0, 1), size).unflatten(0, x.shape[:2])
+
+
+def _channels_last(x: Tensor) -> Tensor:
+    return x.contiguous(memory_format=torch.channels_last)
+
+
+def _grouped_conv2d(x: Tensor, weight_SOCKK: Tensor, bias_SO: Tensor) -> Tensor:
+    samples, outputs = bias_SO.shape
+    shared = x.shape[0] == 1
+    images = x[0] if shared else x.transpose(0, 1).flatten(1, 2)
+    result = F.conv2d(images, weight_SOCKK.flatten(0, 1), bias_SO.flatten(), groups=1 if shared else samples)
+    return result.unflatten(1, (samples, outputs)).transpose(0, 1)

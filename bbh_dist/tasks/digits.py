@@ -1,0 +1,35 @@
+"""digits5: scikit-learn's bundled 8 x 8 digits. Classes 0-4 are the task, classes 5-9 the outliers; no download.
+
+901 images of the task: 541 training, 180 validation, 180 test. 896 outliers: 448 validation, 448 test.
+Source: UCI ML repository, Optical Recognition of Handwritten Digits, test part.
+"""
+
+import torch
+from torch import Tensor
+
+from bbh_dist.tasks.task import Split, Task, shuffled
+
+CLASSES = 5
+_LARGEST_PIXEL = 16.0
+
+
+def load_digits5() -> Task:
+    """The task, pixels in [0, 1], inputs (N, 1, 8, 8)."""
+    from sklearn.datasets import load_digits  # imported here: takes a second
+
+    images, targets = load_digits(return_X_y=True)
+    inputs = torch.tensor(images, dtype=torch.float32).div(_LARGEST_PIXEL).reshape(-1, 1, 8, 8)
+    labels = torch.tensor(targets, dtype=torch.int64)
+    inside = labels < CLASSES
+    train, validation, test = _split("digits5", inputs[inside], labels[inside])
+    outliers = inputs[~inside][shuffled("digits5/outliers", int((~inside).sum()))]
+    half = len(outliers) // 2
+    return Task("digits5", CLASSES, train, validation, test, outliers[:half], outliers[half:])
+
+
+def _split(name: str, inputs: Tensor, labels: Tensor) -> tuple[Split, Split, Split]:
+    order = shuffled(name, len(inputs))
+    fifth = len(inputs) // 5
+    parts = order.split([len(inputs) - 2 * fifth, fifth, fifth])
+    train, validation, test = (Split(inputs[part], labels[part]) for part in parts)
+    return train, validation, test

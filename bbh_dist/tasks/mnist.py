@@ -1,0 +1,98 @@
+"""mnist: handwritten digits, with notMNIST (letters A-J in the same format) as outliers.
+
+55,000 training images, 5,000 validation (the first 5,000 of the training file), 10,000 test; of notMNIST's 10,000 test
+images a fixed random half for validation, the other for test. Pixels in [0, 1], inputs (N, 1, 28, 28).
+"""
+
+import hashlib
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from bbh_dist.tasks.task import DataError, Split, Task, shuffled
+from bbh_dist.tasks.torchvision_import import import_torchvision
+
+_VALIDATION = 5_000
+_FILES = {
+    "train-images-idx3-ubyte": "ba891046e6505d7aadcbbe25680a0738ad16aec93bde7f9b65e87a2fc25776db",
+    "train-labels-idx1-ubyte": "65a50cbbf4e906d70832878ad85ccda5333a97f0f4c3dd2ef09a8a9eef7101c5",
+    "t10k-images-idx3-ubyte": "0fa7898d509279e482958e8ce81c8e77db3f2f8254e26661ceb7762c4d494ce7",
+    "t10k-labels-idx1-ubyte": "ff7bcfd416de33731a308c3f266cc351222c34898ecbeaf847f06e48f7ec33f2",
+}
+"""SHA-256 of MNIST's four files, unpacked."""
+_OUTLIERS = ("t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte")
+
+
+def load_mnist(root: Path) -> Task:
+    """The task from ROOT/MNIST/raw and ROOT/notMNIST/raw; MNIST is downloaded if it is absent.
+
+    Raises:
+        DataError: files are missing and cannot be downloaded, or are not the standard ones.
+    """
+    import_torchvision()
+    outliers = _outliers(root / "notMNIST" / "raw")
+    _ensure_mnist(root)
+    from torchvision.datasets import MNIST
+
+    train, test = MNIST(str(root), train=True), MNIST(str(root), train=False)
+    inputs, labels = _scaled(train.data), train.targets
+    return Task(
+        "mnist",
+        10,
+        Split(inputs[_VALIDATION:], labels[_VALIDATION:]),
+        Split(inputs[:_VALIDATION], labels[:_VALIDATION]),
+        Split(_scaled(test.data), test.targets),
+        *outliers,
+    )
+
+
+def _scaled(pixels: Tensor) -> Tensor:
+    return pixels.to(torch.float32).div(255).unsqueeze(1)
+
+
+def _ensure_mnist(root: Path) -> None:
+    raw = root / "MNIST" / "raw"
+    missing = [name for name in _FILES if not (raw / name).is_file()]
+    if missing:
+        _download(root, raw, missing)
+    for name, expected in _FILES.items():
+        with open(raw / name, "rb") as file:
+            found = hashlib.file_digest(file, "sha256").hexdigest()
+        if found != expected:
+            raise DataError(f"{raw / name}: not MNIST's file: sha256 must be {expected}, got {found}")
+
+
+def _download(root: Path, raw: Path, missing: list[str]) -> None:
+    from torchvision.datasets import MNIST
+
+    try:
+        MNIST(str(root), download=True)
+    except (OSError, RuntimeError) as error:
+        reason = " ".join(str(error).split())
+        raise DataError(
+            f"{raw}: MNIST's files are not there ({', '.join(missing)}) and could not be downloaded ({reason}); "
+            "put them there, or name their place by --data or BBH_DATA"
+        ) from error
+
+
+def _outliers(raw: Path) -> tuple[Tensor, Tensor]:
+    """notMNIST's validation and test halves; nobody hosts it in this format, so it is never downloaded."""
+    missing = [name for name in _OUTLIERS if not (raw / name).is_file()]
+    if missing:
+        raise DataError(
+            f"{raw}: notMNIST's files are not there ({', '.join(missing)}); they are MNIST's outliers and have to be "
+            "put there by hand, or name their place by --data or BBH_DATA"
+        )
+    from torchvision.datasets.mnist import read_image_file
+
+    path = raw / _OUTLIERS[0]
+    try:
+        images = read_image_file(str(path))
+    except (ValueError, AssertionError, TypeError, KeyError, RuntimeError) as error:
+        raise DataError(f"{path}: not a readable IDX file of images") from error
+    if images.dtype != torch.uint8 or images.shape[1:] != (28, 28) or len(images) < 2:
+        raise DataError(f"{path}: must hold 28 x 28 images of bytes, got {tuple(images.shape)}")
+    images = _scaled(images)[shuffled("notmnist", len(images))]
+    half = len(images) // 2
+    return images[:half], images[half:]
