@@ -9,7 +9,7 @@ from bbh_dist.config.errors import RuleError, nearest
 TASKS = ("digits5", "mnist")
 NETWORKS = ("mlp", "lenet")
 
-PositiveInt = Annotated[int, Field(ge=1)]
+PositiveInt = Annotated[int, Field(ge=1, lt=2**63)]
 Seed = Annotated[int, Field(ge=0, lt=2**63)]
 
 
@@ -121,8 +121,8 @@ class Parallel(Frozen):
 
     workers: Annotated[int, Field(ge=1, le=4096)] = 1
     """Data-parallel workers; each takes its share of every global batch."""
-    cpus_per_worker: Annotated[int, Field(ge=1)] = 1
-    """CPU cores, and threads, of a worker."""
+    cpus_per_worker: PositiveInt | None = None
+    """CPU cores, and threads, of a worker. Default: 1, but all of the machine's for a training run on its own."""
     use_gpu: bool = False
     """One GPU per worker (nccl); otherwise CPU (gloo)."""
 

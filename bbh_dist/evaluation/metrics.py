@@ -1,0 +1,67 @@
+"""Measures of predictions, named and directed in `config.measures`.
+
+Legend: N examples, M outliers, C classes.
+"""
+
+import math
+from types import ModuleType
+
+import torch
+from torch import Tensor
+
+from bbh_dist.evaluation.prediction import Prediction
+from bbh_dist.tasks.torchvision_import import import_torchvision
+
+ECE_BINS = 15
+_TRUE_POSITIVE_RATE = 0.95
+
+
+def measure(prediction: Prediction, labels: Tensor) -> dict[str, float]:
+    """All measures that need no outliers, from a prediction for N examples and their labels (N,)."""
+    p = prediction.probabilities
+    true = p.gather(1, labels[:, None])[:, 0]
+    one_hot = torch.nn.functional.one_hot(labels, p.shape[1])
+    calibration_error = _torchmetrics().multiclass_calibration_error(p, labels, p.shape[1], n_bins=ECE_BINS)
+    return {
+        "error": 100 * float((p.argmax(1) != labels).double().mean()),
+        "nll": -float(true.clamp_min(torch.finfo(p.dtype).tiny).log().mean()),
+        "brier": float((p - one_hot).square().sum(1).mean()),
+        "ece": float(calibration_error),
+        "entropy": float(prediction.entropy.mean()),
+        "entropy_auc": entropy_auc(prediction),
+        "mutual_information": float(prediction.mutual_information.mean()),
+    }
+
+
+def measure_outliers(prediction: Prediction, outliers: Prediction) -> dict[str, float]:
+    """How outliers are told from the examples of the task; the score is the predictive entropy."""
+    scores = torch.cat([prediction.entropy, outliers.entropy])
+    is_outlier = torch.cat([torch.zeros(len(prediction.entropy)), torch.ones(len(outliers.entropy))]).long()
+    is_outlier = is_outlier.to(scores.device)
+    metrics = _torchmetrics()
+    # Torchmetrics takes scores outside [0, 1] for logits and squashes them, which ties the largest.
+    scores = scores / math.log(prediction.probabilities.shape[1])
+    scores = scores.clamp(0, 1)
+    specificity, _ = metrics.binary_specificity_at_sensitivity(scores, is_outlier, _TRUE_POSITIVE_RATE)
+    return {
+        "outlier_entropy_auc": entropy_auc(outliers),
+        "outlier_auroc": float(metrics.binary_auroc(scores, is_outlier)),
+        "outlier_fpr95": 1 - float(specificity),
+        "outlier_mutual_information": float(outliers.mutual_information.mean()),
+    }
+
+
+def entropy_auc(prediction: Prediction) -> float:
+    """Area under the empirical CDF of the predictive entropy over [0, log C], divided by log C.
+
+    1 where every prediction is certain, 0 where every one is uniform. Closed form: 1 - mean(entropy) / log C.
+    Source: Pawlowski et al. 2017, who bin the CDF into 500.
+    """
+    return 1 - float(prediction.entropy.mean()) / math.log(prediction.probabilities.shape[1])
+
+
+def _torchmetrics() -> ModuleType:
+    import_torchvision()
+    import torchmetrics.functional.classification  # imported here: takes seconds, and training needs none of it
+
+    return torchmetrics.functional.classification

@@ -1,0 +1,227 @@
+"""The training loop: epochs with validation, exact resume, early stop. Torch only; runs with or without Ray."""
+
+import math
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from bbh_dist.config import Experiment
+from bbh_dist.evaluation import Prediction, curves, measure, measure_outliers, predict
+from bbh_dist.methods import build_method
+from bbh_dist.networks import build_network
+from bbh_dist.noise import Noise, keyed_generator
+from bbh_dist.tasks import Split, Task
+from bbh_dist.training.checkpoints import newest_checkpoint, save_checkpoint
+from bbh_dist.training.objective import annealed, objective
+from bbh_dist.training.optimizers import build_optimizer, schedule_factor
+from bbh_dist.training.workers import Workers
+
+_STEPS_BETWEEN_CHECKS = 50
+
+
+class Diverged(Exception):
+    """The loss or the validation NLL is no longer a finite number; the message says where and what."""
+
+
+class Trainer:
+    """One training run, an epoch at a time.
+
+    All randomness is keyed by the seed and by epoch, step and sample, so the state is parameters, optimiser and
+    counters alone, and a run that is resumed from a checkpoint ends with the bits of one that was not interrupted.
+    """
+
+    def __init__(
+        self, experiment: Experiment, task: Task, workers: Workers | None = None, device: torch.device | None = None
+    ) -> None:
+        self.experiment = experiment
+        self.workers = workers or Workers()
+        self.device = device or torch.device("cpu")
+        self.dtype = torch.float64 if experiment.precision == "float64" else torch.float32
+        self.task = task.to(self.device, self.dtype)
+        network = build_network(experiment.network, task.input_shape, task.classes)
+        method = build_method(experiment.method, network, keyed_generator("initial", experiment.seed))
+        self.method = method.to(self.device, self.dtype)
+        self.optimizer = build_optimizer(experiment.optimizer, self.method.parameters())
+        self.epoch = 0
+        self.seconds = 0.0
+        self.history: list[dict[str, float]] = []
+        self.best_nll = math.inf
+        self.best_epoch = 0
+        self._best: dict[str, Tensor] = {}
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Steps of one pass over the training data; the last one may have a smaller batch."""
+        return -(-len(self.task.train) // self.experiment.batch_size)
+
+    @property
+    def done(self) -> bool:
+        """Whether all epochs are run or the validation NLL has not fallen for `patience` epochs."""
+        patience = self.experiment.early_stop.patience
+        stopped = patience > 0 and self.epoch - self.best_epoch >= patience
+        return stopped or self.epoch >= self.experiment.epochs
+
+    def run_epoch(self, on_step: Callable[[int, int], None] | None = None) -> dict[str, float]:
+        """Train for one epoch, validate, and return the epoch's metrics. `on_step` is told (step, steps).
+
+        Raises:
+            Diverged: the loss or the validation NLL is not finite.
+        """
+        started = time.perf_counter()
+        losses = self._train_epoch(on_step)
+        train_seconds = time.perf_counter() - started
+        self.seconds += train_seconds
+        self.epoch += 1
+        samples = self.experiment.evaluation
+        last = self.epoch == self.experiment.epochs
+        metrics = self.evaluate("val", samples.samples if last else samples.epoch_samples)
+        if not math.isfinite(metrics["val/nll"]):
+            raise Diverged(f"validation NLL is {metrics['val/nll']} after epoch {self.epoch}")
+        if self.experiment.early_stop.patience:
+            metrics = self._keep_best(metrics)
+        metrics = {
+            "epoch": self.epoch,
+            **losses,
+            **metrics,
+            "time/step_ms": 1000 * train_seconds / self.steps_per_epoch,
+            "time/train_seconds": self.seconds,
+        }
+        self.history.append(metrics)
+        return metrics
+
+    def evaluate(self, part: str, samples: int | None = None) -> dict[str, float]:
+        """Measures of the `val` or `test` part, named `part/measure`, with `samples` weight samples."""
+        split, prediction, outliers = self._predict(part, samples or self.experiment.evaluation.samples)
+        measures = measure(prediction, split.labels)
+        if outliers is not None:
+            measures |= measure_outliers(prediction, outliers)
+        return {f"{part}/{name}": value for name, value in measures.items()}
+
+    def test(self) -> tuple[dict[str, float], dict[str, Any]]:
+        """All measures on test data, and what the figures of a final run show."""
+        split, prediction, outliers = self._predict("test", self.experiment.evaluation.samples)
+        measures = measure(prediction, split.labels)
+        if outliers is not None:
+            measures |= measure_outliers(prediction, outliers)
+        return {f"test/{name}": value for name, value in measures.items()}, curves(prediction, split.labels, outliers)
+
+    def save(self, folder: Path) -> None:
+        """Write a checkpoint; the first worker does, the others wait."""
+        if self.workers.is_first:
+            tensors = {f"method.{name}": tensor for name, tensor in self.method.state_dict().items()}
+            tensors |= {f"best.{name}": tensor for name, tensor in self._best.items()}
+            for index, entries in self.optimizer.state_dict()["state"].items():
+                tensors |= {f"optimizer.{index}.{key}": value for key, value in entries.items() if value is not None}
+            names = ("epoch", "seconds", "history", "best_epoch")
+            state = {name: getattr(self, name) for name in names}
+            state["best_nll"] = self.best_nll if math.isfinite(self.best_nll) else None
+            save_checkpoint(folder, self.epoch, tensors, state)
+        self.workers.wait()
+
+    def resume(self, folder: Path) -> bool:
+        """Load the newest whole checkpoint of a folder; false where there is none."""
+        found = newest_checkpoint(folder)
+        if found is None:
+            return False
+        tensors, state = found
+        self.method.load_state_dict(_below("method.", tensors))
+        self._best = {name: value.to(self.device) for name, value in _below("best.", tensors).items()}
+        entries: dict[int, dict[str, Tensor]] = {}
+        for name, value in _below("optimizer.", tensors).items():
+            index, _, key = name.partition(".")
+            entries.setdefault(int(index), {})[key] = value
+        self.optimizer.load_state_dict({**self.optimizer.state_dict(), "state": entries})
+        self.epoch, self.seconds, self.history = state["epoch"], state["seconds"], state["history"]
+        self.best_epoch = state["best_epoch"]
+        self.best_nll = math.inf if state["best_nll"] is None else state["best_nll"]
+        return True
+
+    def _train_epoch(self, on_step: Callable[[int, int], None] | None) -> dict[str, float]:
+        order = torch.randperm(
+            len(self.task.train), generator=keyed_generator("order", self.experiment.seed, self.epoch)
+        )
+        sums = torch.zeros(2, dtype=torch.float64, device=self.device)
+        weight = 0.0
+        for step, batch in enumerate(order.to(self.device).split(self.experiment.batch_size), start=1):
+            sums += self._step(step - 1, batch)
+            weight = self._kl_weight(step - 1)
+            if step % _STEPS_BETWEEN_CHECKS == 0 or step == self.steps_per_epoch:
+                self._check_finite(sums, step)
+            if on_step is not None:
+                on_step(step, self.steps_per_epoch)
+        nll = float(self.workers.sum(sums[0].clone())) / len(self.task.train)
+        kl = float(sums[1]) / self.steps_per_epoch
+        return {"train/loss": nll + weight * kl / len(self.task.train), "train/nll": nll, "train/kl": kl}
+
+    def _step(self, step: int, batch: Tensor) -> Tensor:
+        """One step on this worker's share of a batch of indices: (sum of NLL, KL), nats."""
+        experiment, train = self.experiment, self.task.train
+        config = experiment.method
+        share = self.workers.share(batch)
+        number = self.epoch * self.steps_per_epoch + step
+        noise = self._noise("train", number, config.samples_per_step)
+        loss = objective(
+            self.method,
+            config,
+            train.inputs[share],
+            train.labels[share],
+            self.method.draw(noise),
+            batch=len(batch),
+            examples=len(train),
+            kl_weight=self._kl_weight(step),
+            workers=self.workers,
+        )
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.part.backward()
+        self.workers.sum_gradients(self.method.parameters())
+        if experiment.optimizer.gradient_clip is not None:
+            torch.nn.utils.clip_grad_norm_(self.method.parameters(), experiment.optimizer.gradient_clip)
+        progress = number / (experiment.epochs * self.steps_per_epoch)
+        for group in self.optimizer.param_groups:
+            group["lr"] = experiment.optimizer.lr * schedule_factor(experiment.optimizer.schedule, progress)
+        self.optimizer.step()
+        return torch.stack([loss.nll_sum, loss.kl]).double()
+
+    def _kl_weight(self, step: int) -> float:
+        config = self.experiment.method
+        return annealed(config.kl_weight, config.anneal, self.epoch + step / self.steps_per_epoch)
+
+    def _check_finite(self, sums: Tensor, step: int) -> None:
+        nll, kl = self.workers.sum(sums.clone()).tolist()
+        if not math.isfinite(nll + kl):
+            raise Diverged(f"loss is not finite by step {step} of epoch {self.epoch + 1}: nll sum {nll}, kl sum {kl}")
+
+    def _keep_best(self, metrics: dict[str, float]) -> dict[str, float]:
+        """Remember the weights of the lowest validation NLL; at the end go back to them and measure them in full."""
+        if metrics["val/nll"] < self.best_nll:
+            self.best_nll, self.best_epoch = metrics["val/nll"], self.epoch
+            self._best = {name: value.clone() for name, value in self.method.state_dict().items()}
+        if not self.done:
+            return metrics
+        self.method.load_state_dict(self._best)
+        return self.evaluate("val")
+
+    def _predict(self, part: str, samples: int) -> tuple[Split, Prediction, Prediction | None]:
+        split = self.task.validation if part == "val" else self.task.test
+        outliers = self.task.outliers_validation if part == "val" else self.task.outliers_test
+        noise = self._noise(part, self.epoch, samples)
+        return split, self._predict_inputs(split.inputs, noise), outliers if outliers is None else self._predict_inputs(
+            outliers, noise
+        )
+
+    def _predict_inputs(self, inputs: Tensor, noise: Noise) -> Prediction:
+        """The prediction for all inputs, the same on each worker: each predicts its share with all weight samples."""
+        share = predict(self.method, self.workers.share(inputs), noise)
+        join = self.workers.join
+        return Prediction(join(share.probabilities, len(inputs)), join(share.expected_entropy, len(inputs)))
+
+    def _noise(self, purpose: str, step: int, samples: int) -> Noise:
+        return Noise(self.experiment.seed, purpose, step, range(samples), self.device, self.dtype)
+
+
+def _below(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
