@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 _LONGEST_VALUE = 60
+_LONGEST_KEY = 160
 
 
 @dataclass(frozen=True)
@@ -20,14 +21,14 @@ class Mistake:
     suggestion: str | None = None
 
     def __str__(self) -> str:
-        """The mistake in one line."""
-        parts = [self.where, self.key, self.rule]
+        """The mistake in one line; what a terminal cannot show stands escaped."""
+        parts = [self.where, _shortened(self.key, _LONGEST_KEY), self.rule]
         line = ": ".join(part for part in parts if part)
         if self.got is not None:
             line += f", got {self.got}"
         if self.suggestion is not None:
             line += f" (did you mean {self.suggestion}?)"
-        return line
+        return "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in line)
 
 
 class ConfigError(Exception):
@@ -53,10 +54,14 @@ def shown(value: Any) -> str:
         text = json.dumps(value, ensure_ascii=True)
     except (TypeError, ValueError):
         text = ascii(value)
-    return text if len(text) <= _LONGEST_VALUE else text[: _LONGEST_VALUE - 3] + "..."
+    return _shortened(text, _LONGEST_VALUE)
 
 
 def nearest(word: object, known: Iterable[str]) -> str | None:
     """The known word that a mistyped one most resembles, or None."""
     matches = difflib.get_close_matches(str(word), list(known), n=1, cutoff=0.6)
     return matches[0] if matches else None
+
+
+def _shortened(text: str, longest: int) -> str:
+    return text if len(text) <= longest else text[: longest - 3] + "..."

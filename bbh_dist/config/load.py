@@ -1,16 +1,16 @@
 """Files and `--set` to validated experiments and search spaces, with every mistake placed."""
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar, get_args
 
-import yaml
 from pydantic import BaseModel, ValidationError
 
 from bbh_dist.config.errors import ConfigError, Mistake, RuleError, nearest, shown
 from bbh_dist.config.experiment import METHODS, BbhMethod, Experiment, MapMethod
-from bbh_dist.config.source import KeyPath, Source, parse_assignment, read_source
-from bbh_dist.config.space import SearchSpace
+from bbh_dist.config.source import KeyPath, Source, parse_assignment, read_source, write_source
+from bbh_dist.config.space import Parameter, SearchSpace
 
 Model = TypeVar("Model", bound=BaseModel)
 
@@ -57,11 +57,7 @@ def load_space(
     source = read_source(path)
     for assignment in assignments:
         key, value = parse_assignment(assignment)
-        if key[0] not in SearchSpace.model_fields and key[0] in Experiment.model_fields:
-            key = ["base", *key]
-        elif key[0] == "search" and len(key) > 2:
-            key = _search_key(key)
-        source.set(key, value, f"--set {assignment}")
+        source.set(_space_key(key), value, f"--set {assignment}")
     _apply_flags(source, flags)
     space = _validate(SearchSpace, source)
     mistakes = list(_search_mistakes(space, source))
@@ -84,7 +80,7 @@ def override(experiment: Experiment, values: dict[str, Any]) -> Experiment:
 
 def to_yaml(model: BaseModel) -> str:
     """The resolved configuration, every default written out; loads again to an equal model."""
-    return yaml.safe_dump(model.model_dump(mode="json", exclude_none=True), sort_keys=False)
+    return write_source(model.model_dump(mode="json", exclude_none=True))
 
 
 def _apply_flags(source: Source, flags: Iterable[tuple[str, str, Any]]) -> None:
@@ -92,38 +88,64 @@ def _apply_flags(source: Source, flags: Iterable[tuple[str, str, Any]]) -> None:
         source.set(key.split("."), value, place)
 
 
+def _space_key(key: list[str]) -> list[str]:
+    """Where a dotted key of `--set` stands in a space's file: the experiment's, mistyped ones too, below `base`."""
+    first = key[0]
+    if first == "search":
+        return _search_key(key)
+    if first in SearchSpace.model_fields or nearest(first, SearchSpace.model_fields):
+        return key
+    return ["base", *key] if first in Experiment.model_fields or nearest(first, Experiment.model_fields) else key
+
+
 def _search_key(key: list[str]) -> list[str]:
-    """`search.optimizer.lr.loguniform` to the dotted key and its kind, which stand in the file as two levels."""
-    head, last = key[1:-1], key[-1]
-    return ["search", ".".join(head), last]
+    """`search.optimizer.lr.when.epochs` to the three levels of the file; searched keys hold dots themselves."""
+    kind = next((at for at, part in enumerate(key) if at > 1 and part in Parameter.model_fields), len(key))
+    levels = (key[:1], key[1:kind], key[kind : kind + 1], key[kind + 1 :])
+    return [".".join(level) for level in levels if level]
 
 
 def _validate(model: type[Model], source: Source) -> Model:
     try:
         return model.model_validate(source.data)
     except ValidationError as error:
-        raise ConfigError([_mistake(model, source, item) for item in error.errors()]) from error
+        items = error.errors()
+        raise ConfigError([_mistake(model, source, item) for item in items if not _is_echo(item, items)]) from error
+
+
+def _is_echo(item: Any, items: Sequence[Any]) -> bool:
+    """Whether pydantic counts a list as too short only because one of its values is bad."""
+    loc = item["loc"]
+    return item["type"] == "too_short" and any(other["loc"][: len(loc)] == loc for other in items if other is not item)
 
 
 def _mistake(model: type[BaseModel], source: Source, item: Any) -> Mistake:
     """One of pydantic's complaints in the words and the place of the user's file."""
-    path, kind, value = _without_tags(item["loc"]), item["type"], item["input"]
+    path, kind, value = _without_tag(item["loc"]), item["type"], item["input"]
     if kind == "value_error" and isinstance(error := item["ctx"]["error"], RuleError):
         parts = _rule_path(path, error.key)
         return Mistake(source.where(parts), error.rule, _join(parts), error.got, error.suggestion)
     if kind == "extra_forbidden":
-        known = _fields(model, path[:-1])
-        suggestion = nearest(path[-1], known)
-        rule = "unknown key" if suggestion else f"unknown key; known here: {', '.join(known)}"
-        return Mistake(source.where(path), rule, _join(path), None, suggestion)
-    if kind in ("union_tag_invalid", "union_tag_not_found"):
-        path, value = (*path, "name"), value.get("name")
-        return _choice_mistake(source, path, value, METHODS)
+        return _unknown_key(source, path, _fields(model, item["loc"][:-1]))
+    if kind == "union_tag_invalid":
+        return _choice_mistake(source, (*path, "name"), value["name"], METHODS)
+    if kind == "union_tag_not_found":
+        path = (*path, "name")
+        return Mistake(source.where(path), f"required key is missing, one of {', '.join(METHODS)}", _join(path))
     if kind == "literal_error":
         return _choice_mistake(source, path, value, _literals(item))
     if kind == "missing":
         return Mistake(source.where(path), "required key is missing", _join(path))
     return Mistake(source.where(path), _rule(item), _join(path), shown(value))
+
+
+def _unknown_key(source: Source, path: KeyPath, known: Sequence[str]) -> Mistake:
+    owners = [name for name, method in _METHOD_MODELS.items() if path[-1] in method.model_fields]
+    if path[-2:-1] == ("method",) and owners:
+        return Mistake(source.where(path), f"only the {' or '.join(owners)} method has this key", _join(path))
+    suggestion = nearest(path[-1], known)
+    rule = "unknown key" if suggestion else f"unknown key; known here: {', '.join(known)}"
+    return Mistake(source.where(path), rule, _join(path), None, suggestion)
 
 
 def _choice_mistake(source: Source, path: KeyPath, value: Any, known: Sequence[str]) -> Mistake:
@@ -132,6 +154,8 @@ def _choice_mistake(source: Source, path: KeyPath, value: Any, known: Sequence[s
 
 
 def _rule(item: Any) -> str:
+    if item["type"] == "too_short" and item["ctx"]["min_length"] == 1:
+        return "must not be empty"
     if item["type"] == "too_short":
         return f"must have at least {item['ctx']['min_length']} values"
     if item["type"] == "too_long":
@@ -156,20 +180,21 @@ def _join(path: KeyPath) -> str:
     return ".".join(map(str, path))
 
 
-def _without_tags(loc: Sequence[str | int]) -> KeyPath:
-    """Pydantic's location without the names of union members that it weaves in."""
-    path: list[str | int] = []
-    for part in loc:
-        if path and path[-1] == "method" and part in METHODS:
-            continue
-        path.append(part)
-    return tuple(path)
+def _without_tag(loc: KeyPath) -> KeyPath:
+    """Pydantic's location without the method's name that it weaves in."""
+    for end in (1, 2):
+        if loc[:end] in (("method",), ("base", "method")) and loc[end : end + 1]:
+            return loc[:end] + loc[end + 1 :]
+    return loc
 
 
-def _fields(model: type[BaseModel], path: KeyPath) -> list[str]:
-    """Known keys of the models that a path leads to: several where methods differ."""
+def _fields(model: type[BaseModel], loc: KeyPath) -> list[str]:
+    """Known keys of the model that one of pydantic's locations leads to."""
     models: list[type[BaseModel]] = [model]
-    for part in path:
+    for part in loc:
+        if (chosen := _METHOD_MODELS.get(str(part))) in models:
+            models = [chosen]
+            continue
         inner = [found.model_fields[str(part)].annotation for found in models if part in found.model_fields]
         models = [child for annotation in inner for child in _models_in(annotation)] or models
     return list(dict.fromkeys(name for found in models for name in found.model_fields))
@@ -182,25 +207,44 @@ def _models_in(annotation: Any) -> list[type[BaseModel]]:
 
 
 def _search_mistakes(space: SearchSpace, source: Source) -> Iterable[Mistake]:
-    base = space.base.model_dump(mode="json")
+    known = sorted(_dotted(space.base.model_dump(mode="json")))
     for key, parameter in space.search.items():
-        where = source.where(("search", key))
-        known = sorted(_dotted(base))
+        path = ("search", key)
         if key not in known:
-            yield Mistake(where, "no experiment has this key", f"search.{key}", None, nearest(key, known))
+            yield Mistake(
+                source.where(path), "the base experiment has no such key", _join(path), None, nearest(key, known)
+            )
             continue
+        where = source.where((*path, parameter.kind))
         for value in parameter.edge_values():
-            yield from _value_mistakes(space.base, key, value, where)
+            if (mistake := _value_mistake(space, key, value)) is not None:
+                yield Mistake(where, mistake.rule, _join(path), mistake.got, mistake.suggestion)
 
 
-def _value_mistakes(base: Experiment, key: str, value: Any, where: str) -> Iterable[Mistake]:
-    """The mistakes of one searched value that are that key's own, not of its company."""
+def _value_mistake(space: SearchSpace, key: str, value: Any) -> Mistake | None:
+    """The first mistake that a searched value makes whatever the other searched keys are."""
     try:
-        override(base, {key: value})
+        override(space.base, _company(space, key) | {key: value})
     except ConfigError as error:
         for mistake in error.mistakes:
-            if mistake.key == key or mistake.key.startswith(f"{key}."):
-                yield Mistake(where, mistake.rule, f"search.{key}", mistake.got, mistake.suggestion)
+            if f"{mistake.key}.".startswith(f"{key}."):
+                return mistake
+            if not any(f"{mistake.key}.".startswith(f"{searched}.") for searched in space.search):
+                rule = f"the value {shown(value)} makes {mistake.key} wrong: {mistake.rule}"
+                return replace(mistake, rule=rule)
+    return None
+
+
+def _company(space: SearchSpace, key: str) -> dict[str, Any]:
+    """Values of the keys that a key's conditions name, and so on, under which it is searched."""
+    values: dict[str, Any] = {}
+    waiting = [key]
+    for name in waiting:
+        for parent, wanted in (space.search[name].when or {}).items():
+            if parent not in values:
+                values[parent] = wanted[0] if isinstance(wanted, list) else wanted
+                waiting.append(parent)
+    return values
 
 
 def _dotted(data: dict[str, Any], prefix: str = "") -> Iterable[str]:

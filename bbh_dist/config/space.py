@@ -66,6 +66,13 @@ class Parameter(Frozen):
         """Each choice as text, how a sampler and a figure name it."""
         return [value if isinstance(value, str) else json.dumps(value) for value in self.choice or []]
 
+    def takes(self, value: Any) -> bool:
+        """Whether the value is a choice or lies in the range."""
+        if self.choice is not None:
+            return value in self.choice
+        low, high = self.bounds
+        return isinstance(value, (int, float)) and low <= value <= high
+
     def edge_values(self) -> list[Any]:
         """All choices, or both bounds: if they make valid experiments, so does what lies between."""
         return list(self.choice) if self.choice is not None else list(self.bounds)
@@ -80,14 +87,7 @@ class Objective(Frozen):
     @field_validator("metric")
     @classmethod
     def _is_measured_on_validation_data(cls, metric: str) -> str:
-        known = [f"val/{name}" for name in MEASURES]
-        if metric in known:
-            return metric
-        if metric.startswith("test/"):
-            raise RuleError("test data is never searched on, use val/...", got=metric)
-        close = nearest(metric, known)
-        rule = "no run reports this metric" if close else f"must be one of {', '.join(known)}"
-        raise RuleError(rule, got=metric, suggestion=close)
+        return _validation_metric(metric)
 
 
 class Scheduler(Frozen):
@@ -104,7 +104,7 @@ class Scheduler(Frozen):
     @field_validator("metric")
     @classmethod
     def _is_a_validation_measure(cls, metric: str | None) -> str | None:
-        return None if metric is None else Objective(metric=metric, direction="minimize").metric
+        return None if metric is None else _validation_metric(metric)
 
 
 class Sampler(Frozen):
@@ -172,11 +172,23 @@ class SearchSpace(Frozen):
         return True
 
 
+def _validation_metric(metric: str) -> str:
+    """The metric, if runs report it on validation data."""
+    known = [f"val/{name}" for name in MEASURES]
+    if metric in known:
+        return metric
+    close = nearest(metric.replace("test/", "val/"), known)
+    if metric.startswith("test/"):
+        raise RuleError("test data is never searched on", got=metric, suggestion=close)
+    rule = "no run reports this metric" if close else f"must be one of {', '.join(known)}"
+    raise RuleError(rule, got=metric, suggestion=close)
+
+
 def _check_reachable(key: str, parent: str, parameter: Parameter, wanted: Any) -> None:
-    if parameter.choice is None:
-        return
+    if wanted == []:
+        raise RuleError(f"`when` must give {parent} at least one value", key=f"{key}.when", got=wanted)
     for value in wanted if isinstance(wanted, list) else [wanted]:
-        if value not in parameter.choice:
+        if not parameter.takes(value):
             raise RuleError(f"`when` asks for a value that {parent} never takes", key=f"{key}.when", got=value)
 
 

@@ -19,7 +19,11 @@ __all__ = [
     "slice_plan",
 ]
 
-_KINDS = {"single": SingleGenerator, "sliced": SlicedGenerator, "layerwise": LayerwiseGenerator}
+_KINDS: dict[str, type[SingleGenerator | SlicedGenerator | LayerwiseGenerator]] = {
+    "single": SingleGenerator,
+    "sliced": SlicedGenerator,
+    "layerwise": LayerwiseGenerator,
+}
 
 
 def build_generator(config: Generator, tensors: Sequence[TensorSpec], generator: torch.Generator) -> WeightGenerator:

@@ -1,7 +1,7 @@
 """Bayes by Hypernet: weights are what a hypernetwork makes of noise (Pawlowski et al. 2017, arXiv 1711.01297).
 
-    w = G(z),  z ~ N(0, I)                               knn, knn_marginal, gaussian: KL estimated from samples
-    w = G(z) + sigma * eps,  eps ~ N(0, I)               semi_implicit: KL bounded, sigma learnt per weight tensor
+w = G(z),  z ~ N(0, I)                               knn, knn_marginal, gaussian: KL estimated from samples
+w = G(z) + sigma * eps,  eps ~ N(0, I)               semi_implicit: KL bounded, sigma learnt per weight tensor
 """
 
 import math

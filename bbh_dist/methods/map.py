@@ -34,9 +34,7 @@ class MAP(Method):
 
     def forward(self, inputs: Tensor, drawn: None, samples: int | None = None) -> Tensor:
         """Logits (1, B, C) of inputs (B, ...)."""
-        weights = {
-            tensor.name: weight[None] for tensor, weight in zip(self.network.tensors, self.weights, strict=True)
-        }
+        weights = {tensor.name: weight[None] for tensor, weight in zip(self.network.tensors, self.weights, strict=True)}
         return self.network(sampled_layers(self.network.layers, weights), inputs[None])
 
     def divergence(self, drawn: None) -> Tensor:

@@ -102,6 +102,5 @@ def _check(path: Path, task: Task) -> None:
     others += [part for part in (task.outliers_validation, task.outliers_test) if part is not None]
     for inputs in others:
         if tuple(inputs.shape[1:]) != task.input_shape:
-            raise DataError(
-                f"{path}: all inputs must have the training data's shape {task.input_shape}, got {tuple(inputs.shape[1:])}"
-            )
+            shape = tuple(inputs.shape[1:])
+            raise DataError(f"{path}: all inputs must have the training data's shape {task.input_shape}, got {shape}")

@@ -209,8 +209,10 @@ class Trainer:
         split = self.task.validation if part == "val" else self.task.test
         outliers = self.task.outliers_validation if part == "val" else self.task.outliers_test
         noise = self._noise(part, self.epoch, samples)
-        return split, self._predict_inputs(split.inputs, noise), outliers if outliers is None else self._predict_inputs(
-            outliers, noise
+        return (
+            split,
+            self._predict_inputs(split.inputs, noise),
+            outliers if outliers is None else self._predict_inputs(outliers, noise),
         )
 
     def _predict_inputs(self, inputs: Tensor, noise: Noise) -> Prediction:

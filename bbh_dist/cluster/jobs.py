@@ -1,0 +1,58 @@
+"""What runs on the cluster: jobs, how they end, and who watches them."""
+
+from dataclasses import dataclass, field
+from typing import Any, Literal, Protocol
+
+from bbh_dist.config import Experiment
+
+State = Literal["COMPLETE", "PRUNED", "FAIL"]
+
+
+@dataclass(frozen=True)
+class Job:
+    """One training run to be done: a trial, or a final run that is also measured on test data."""
+
+    name: str
+    experiment: Experiment
+    number: int
+    """The trial's number in its study."""
+    params: dict[str, Any]
+    """The searched keys and their values."""
+    final: bool = False
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a job ended."""
+
+    state: State
+    metrics: dict[str, float]
+    """The last epoch's, and test measures of a final run."""
+    seconds: float
+    reason: str | None = None
+    """Why it failed."""
+    details: dict[str, Any] = field(default_factory=dict)
+    """Curves of a final run."""
+
+
+class JobSource(Protocol):
+    """Proposes jobs one by one and is told how each ended before it proposes the next."""
+
+    def next_job(self) -> Job:
+        """The next job."""
+
+    def ended(self, job: Job, outcome: Outcome) -> None:
+        """Take note of a job's end."""
+
+
+class Observer(Protocol):
+    """Watches jobs: the live table, the tracking store."""
+
+    def started(self, job: Job) -> None:
+        """A job was handed to the cluster."""
+
+    def reported(self, job: Job, metrics: dict[str, float]) -> None:
+        """A job finished an epoch."""
+
+    def ended(self, job: Job, outcome: Outcome) -> None:
+        """A job ended."""

@@ -1,0 +1,106 @@
+"""What the terminal shows while jobs run: a live table, or one line per finished job where nobody watches."""
+
+import json
+import time
+from collections.abc import Sequence
+from types import TracebackType
+from typing import Any
+
+from rich.console import Console, Group
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+from bbh_dist.cluster.jobs import Job, Outcome
+
+_STYLES = {"RUNNING": "cyan", "COMPLETE": "green", "PRUNED": "yellow", "FAIL": "bold red"}
+_ROWS_BESIDE_TABLE = 8
+
+
+class LiveTable:
+    """Watches jobs; a context manager that owns the terminal's last lines while it is open."""
+
+    def __init__(self, console: Console, title: str, metrics: Sequence[str], count: int) -> None:
+        self.console, self.title, self.metrics, self.count = console, title, list(metrics), count
+        self._running: dict[str, tuple[Job, dict[str, float]]] = {}
+        self._ended: list[tuple[Job, Outcome]] = []
+        self._started = time.monotonic()
+        self._live = Live(
+            get_renderable=self._render, console=console, refresh_per_second=4, transient=True, redirect_stdout=False
+        )
+
+    def __enter__(self) -> "LiveTable":
+        if self.console.is_terminal:
+            self._live.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self.console.is_terminal:
+            self._live.stop()
+            self.console.print(self._table(len(self._ended)))
+
+    def started(self, job: Job) -> None:
+        """A job was handed to the cluster."""
+        self._running[job.name] = (job, {})
+
+    def reported(self, job: Job, metrics: dict[str, float]) -> None:
+        """A job finished an epoch."""
+        self._running[job.name] = (job, metrics)
+
+    def ended(self, job: Job, outcome: Outcome) -> None:
+        """A job ended."""
+        self._running.pop(job.name, None)
+        self._ended.append((job, outcome))
+        if not self.console.is_terminal:
+            values = "  ".join(
+                f"{name} {outcome.metrics[name]:.4g}" for name in self.metrics if name in outcome.metrics
+            )
+            parts = [
+                f"[{len(self._ended)}/{self.count}] {job.name}",
+                outcome.state,
+                values,
+                f"{outcome.seconds:.1f} s",
+                outcome.reason or short_params(job.params),
+            ]
+            self.console.print("  ".join(part for part in parts if part), markup=False, highlight=False, soft_wrap=True)
+
+    def _render(self) -> Group:
+        seconds = time.monotonic() - self._started
+        status = f"{len(self._ended)} of {self.count} done, {len(self._running)} running, {seconds:.0f} s"
+        return Group(self._table(max(3, self.console.height - _ROWS_BESIDE_TABLE)), Text(status, style="dim"))
+
+    def _table(self, rows: int) -> Table:
+        table = Table(title=self.title, title_justify="left")
+        table.add_column("run", no_wrap=True)
+        table.add_column("state", no_wrap=True)
+        table.add_column("epoch", justify="right")
+        for metric in self.metrics:
+            table.add_column(metric, justify="right")
+        table.add_column("seconds", justify="right")
+        table.add_column("searched values", no_wrap=True, overflow="ellipsis", ratio=1)
+        running = list(self._running.values())
+        for job, outcome in self._ended[max(0, len(self._ended) + len(running) - rows) :]:
+            # Other threads append while this one draws; a copied row never changes.
+            values = outcome.reason or short_params(job.params)
+            self._add(table, job, outcome.state, outcome.metrics, f"{outcome.seconds:.1f}", values)
+        for job, metrics in running:
+            self._add(table, job, "RUNNING", metrics, "", short_params(job.params))
+        return table
+
+    def _add(self, table: Table, job: Job, state: str, metrics: dict[str, float], seconds: str, values: str) -> None:
+        numbers = [f"{metrics[name]:.4g}" if name in metrics else "" for name in self.metrics]
+        epoch = f"{metrics['epoch']:.0f}/{job.experiment.epochs}" if "epoch" in metrics else ""
+        table.add_row(job.name, Text(state, style=_STYLES[state]), epoch, *numbers, seconds, Text(values))
+
+
+def short_params(params: dict[str, Any]) -> str:
+    """Searched values in one line, keys by their last part: `kind single, lr 0.0013`."""
+    return ", ".join(f"{key.rpartition('.')[2]} {_short(value)}" for key, value in params.items())
+
+
+def _short(value: Any) -> str:
+    if isinstance(value, float):
+        return f"{value:.3g}"
+    return value if isinstance(value, str) else json.dumps(value)

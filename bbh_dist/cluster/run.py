@@ -1,0 +1,180 @@
+"""Jobs through Ray Tune: who proposes, who runs and who watches meet in one narrow place."""
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from ray import tune
+from ray.tune.experiment import Trial
+from ray.tune.schedulers import AsyncHyperBandScheduler, FIFOScheduler, TrialScheduler
+from ray.tune.search import Searcher
+
+from bbh_dist.cluster.jobs import Job, JobSource, Observer, Outcome
+from bbh_dist.cluster.trainables import DETAILS, FAILURE, FINISHED, OneWorkerTrial, several_workers_trial
+from bbh_dist.config import Parallel, SearchSpace
+
+_RESTARTS = 2
+# Zero would make Ray refuse the trial's placement; this much leaves every core to the workers.
+_DRIVER_CPUS = 0.01
+
+
+class _Proposals(Searcher):
+    """Hands jobs to Tune. How they end is told by `_Watch`, which knows the trial's status."""
+
+    def __init__(self, bridge: "_Bridge") -> None:
+        super().__init__(metric="epoch", mode="max")
+        self.bridge = bridge
+
+    def suggest(self, trial_id: str) -> dict[str, Any]:
+        """The next job as a trial's configuration."""
+        return self.bridge.propose()
+
+    def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
+        """Nothing: `_Watch` is told at the same time and knows more."""
+
+
+class _Watch(tune.Callback):
+    """Tells the bridge what Tune sees."""
+
+    def __init__(self, bridge: "_Bridge") -> None:
+        self.bridge = bridge
+
+    def on_trial_result(self, iteration: int, trials: list[Trial], trial: Trial, result: dict, **info: Any) -> None:
+        """An epoch ended, or the run did."""
+        self.bridge.result(trial.config["name"], result)
+
+    def on_trial_complete(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
+        """The run ended, or the scheduler stopped it."""
+        self.bridge.end(trial.config["name"], None)
+
+    def on_trial_error(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
+        """The actor died, more often than it is restarted."""
+        error = trial.get_error()
+        lines = str(error).strip().splitlines()
+        self.bridge.end(trial.config["name"], lines[-1][:300] if lines else "the trial's actor died")
+
+
+class _Bridge:
+    """Keeps the jobs that run and passes on what becomes of them."""
+
+    def __init__(self, source: JobSource, observers: Sequence[Observer], data: str, folder: Path) -> None:
+        self.source, self.observers, self.data, self.folder = source, observers, data, folder
+        self.running: dict[str, tuple[Job, float, dict[str, Any]]] = {}
+
+    def propose(self) -> dict[str, Any]:
+        job = self.source.next_job()
+        self.running[job.name] = (job, time.monotonic(), {})
+        for observer in self.observers:
+            observer.started(job)
+        return {
+            "name": job.name,
+            "experiment": job.experiment.model_dump_json(),
+            "final": job.final,
+            "data": self.data,
+            "folder": str(self.folder / "workers"),
+        }
+
+    def result(self, name: str, result: dict[str, Any]) -> None:
+        job, started, last = self.running[name]
+        last.update(result)
+        metrics = _metrics(result)
+        if metrics:
+            for observer in self.observers:
+                observer.reported(job, metrics)
+
+    def end(self, name: str, error: str | None) -> None:
+        job, started, last = self.running.pop(name)
+        outcome = _outcome(last, error, time.monotonic() - started)
+        self.source.ended(job, outcome)
+        for observer in self.observers:
+            observer.ended(job, outcome)
+
+
+def run_jobs(
+    source: JobSource,
+    count: int,
+    *,
+    parallel: Parallel,
+    concurrent: int,
+    scheduler: TrialScheduler | None,
+    observers: Sequence[Observer],
+    data: str,
+    folder: Path,
+) -> None:
+    """Run `count` jobs of a source, `concurrent` at a time; returns when all have ended.
+
+    A job that fails is one failed job. An actor that dies is restarted twice, its job from the beginning.
+    """
+    bridge = _Bridge(source, observers, data, folder)
+    trainable: Any = OneWorkerTrial
+    resources: dict[str, float] = {"CPU": parallel.cpus_per_worker or 1, "GPU": int(parallel.use_gpu)}
+    if parallel.workers > 1:
+        trainable, resources = several_workers_trial, {"CPU": _DRIVER_CPUS}
+    tuner = tune.Tuner(
+        tune.with_resources(trainable, resources),
+        tune_config=tune.TuneConfig(
+            search_alg=_Proposals(bridge),
+            scheduler=scheduler or FIFOScheduler(),
+            num_samples=count,
+            max_concurrent_trials=concurrent,
+            reuse_actors=parallel.workers == 1,
+            trial_name_creator=_trial_name,
+            trial_dirname_creator=_trial_name,
+        ),
+        run_config=tune.RunConfig(
+            name=f"tune-{time.time_ns()}",
+            storage_path=str(folder / "ray"),
+            callbacks=[_Watch(bridge)],
+            failure_config=tune.FailureConfig(max_failures=_RESTARTS),
+            verbose=0,
+        ),
+    )
+    tuner.fit()
+
+
+def build_scheduler(space: SearchSpace) -> TrialScheduler | None:
+    """ASHA as the space asks for it, on one metric also where several are optimised.
+
+    One bracket: more would draw from NumPy's global state.
+    """
+    if space.scheduler.name == "none":
+        return None
+    metric = space.scheduler.metric or space.objectives[0].metric
+    directions = {objective.metric: objective.direction for objective in space.objectives}
+    return AsyncHyperBandScheduler(
+        time_attr="epoch",
+        metric=metric,
+        mode="max" if directions.get(metric, default_direction(metric)) == "maximize" else "min",
+        max_t=space.base.epochs,
+        grace_period=min(space.scheduler.grace_epochs, space.base.epochs),
+        reduction_factor=space.scheduler.reduction_factor,
+        brackets=1,
+    )
+
+
+def default_direction(metric: str) -> str:
+    """Which way a validation measure gets better."""
+    from bbh_dist.config import MEASURES
+
+    return MEASURES[metric.removeprefix("val/")].direction
+
+
+def _trial_name(trial: Trial) -> str:
+    return f"{trial.config['name']}-{trial.trial_id}"
+
+
+def _metrics(result: dict[str, Any]) -> dict[str, float]:
+    """The numbers that our loop reports, without what Tune adds."""
+    prefixes = ("train/", "val/", "test/")
+    names = [key for key in result if key.startswith(prefixes) or key in ("time/step_ms", "time/train_seconds")]
+    return {"epoch": result["epoch"], **{name: result[name] for name in names}} if names else {}
+
+
+def _outcome(last: dict[str, Any], error: str | None, seconds: float) -> Outcome:
+    metrics, reason = _metrics(last), error or last.get(FAILURE)
+    if reason is not None:
+        return Outcome("FAIL", metrics, seconds, reason)
+    if last.get(FINISHED):
+        return Outcome("COMPLETE", metrics, seconds, details=last.get(DETAILS, {}))
+    return Outcome("PRUNED", metrics, seconds)

@@ -1,0 +1,294 @@
+"""A study from its search space to the final runs: what `python -m bbh_dist.tune` does."""
+
+import contextlib
+import json
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+from rich.console import Console
+
+from bbh_dist.cluster.final import FinalJobs
+from bbh_dist.cluster.jobs import Job, JobSource, Outcome
+from bbh_dist.cluster.live_table import LiveTable
+from bbh_dist.cluster.session import Resources, cluster, concurrency, local_resources
+from bbh_dist.cluster.tracked import TrackedJobs
+from bbh_dist.command_line import RunFailed
+from bbh_dist.config import ConfigError, Mistake, SearchSpace, to_yaml
+from bbh_dist.networks import build_network
+from bbh_dist.provenance import provenance
+from bbh_dist.report import draw_run, draw_study, draw_training, rank_best
+from bbh_dist.storage import open_folder
+from bbh_dist.tasks import data_directory, load_task
+from bbh_dist.tracking import Tracker, masked, tracking_uri, ui_command
+
+FINAL_METRICS = ("test/error", "test/nll", "test/outlier_entropy_auc")
+
+
+@dataclass(frozen=True)
+class StudyOptions:
+    """What a command line says beside the search space."""
+
+    stem: str
+    name: str | None = None
+    storage: str | None = None
+    tracking_uri: str | None = None
+    address: str | None = None
+    data: str | None = None
+    resume: bool = False
+    verbose: bool = False
+    console: Console = field(default_factory=Console)
+
+
+class Study:
+    """One search: its folder, its tracking run, its trials and its final runs."""
+
+    def __init__(self, space: SearchSpace, options: StudyOptions) -> None:
+        self.space, self.options, self.console = space, options, options.console
+        self.data = str(data_directory(options.data))
+        self.started = time.monotonic()
+        check_task(space, self.data)
+        if options.address is None:
+            concurrency(space.base.parallel, local_resources())
+        self.folder, resumed = open_folder(options.storage, options.name, options.stem, options.resume)
+        uri = self._stored_uri() if resumed else tracking_uri(options.tracking_uri)
+        if resumed:
+            self._check_unchanged()
+        self.tracker = Tracker(uri, self.folder.name)
+        self.tags = provenance()
+        if resumed:
+            self.parent: str = self.folder.record()["parent_run_id"]
+            self.tracker.reopen_run(self.parent)
+        else:
+            self.parent = self._start_parent()
+            self.folder.create(to_yaml(space), {"parent_run_id": self.parent, "tracking_uri": uri})
+
+    def run(self) -> dict[str, Any]:
+        """Run what is left of the study and return its results as JSON has them.
+
+        Raises:
+            RunFailed: no trial, or no final run, came to its end.
+        """
+        try:
+            with self.folder.lock():
+                result = self._run()
+        except KeyboardInterrupt:
+            self.tracker.end_run(self.parent, "KILLED")
+            raise
+        except BaseException:
+            self.tracker.end_run(self.parent, "FAILED")
+            raise
+        self.tracker.end_run(self.parent, "FINISHED")
+        return result
+
+    def _run(self) -> dict[str, Any]:
+        from bbh_dist.cluster.optuna_study import OptunaJobs
+
+        jobs = OptunaJobs(self.space, self.folder.path)
+        with contextlib.ExitStack() as stack:
+            connect = _Once(stack, self.options)
+            self._search(jobs, connect)
+            rows = jobs.rows()
+            ranked = rank_best(rows, self.space.objectives)
+            if not ranked:
+                raise RunFailed(f"none of {len(rows)} trials came to its end: {jobs.reasons()}")
+            chosen = ranked[: self.space.final.top]
+            finals = FinalJobs(jobs, chosen, self.folder)
+            self._finals(finals, connect)
+        summaries = [finals.summary(number) for number in chosen]
+        self._log_results(jobs, finals, chosen, summaries)
+        if not any(summary["seeds"] for summary in summaries):
+            reasons = {run["reason"] for run in finals.record.values() if run.get("reason")}
+            raise RunFailed(f"no final run came to its end: {'; '.join(sorted(reasons))}")
+        return self._result(jobs, ranked, summaries)
+
+    def _search(self, jobs: Any, connect: "_Once") -> None:
+        if jobs.remaining == 0:
+            return
+        names = [objective.metric for objective in self.space.objectives]
+        tracked = TrackedJobs(self.tracker, self.parent, self.tags, jobs.run_id, jobs.note)
+        watchers = [tracked, _Best(self, jobs)]
+        try:
+            self._run_jobs(jobs, jobs.remaining, f"study {self.folder.name}", names, watchers, connect, search=True)
+        except BaseException:
+            jobs.interrupt()
+            raise
+
+    def _finals(self, finals: FinalJobs, connect: "_Once") -> None:
+        if len(finals) == 0:
+            return
+        tracked = TrackedJobs(self.tracker, self.parent, self.tags, finals.known, finals.note)
+        title = "final runs, test data"
+        self._run_jobs(finals, len(finals), title, FINAL_METRICS, [tracked], connect, search=False)
+
+    def _run_jobs(
+        self,
+        source: JobSource,
+        count: int,
+        title: str,
+        metrics: Any,
+        watchers: list[Any],
+        connect: "_Once",
+        search: bool,
+    ) -> None:
+        available = connect()
+        from bbh_dist.cluster.run import build_scheduler, run_jobs
+
+        parallel = self.space.base.parallel
+        tracked = watchers[0]
+        try:
+            with LiveTable(self.console, title, metrics, count) as table:
+                run_jobs(
+                    source,
+                    count,
+                    parallel=parallel,
+                    concurrent=min(count, concurrency(parallel, available)),
+                    scheduler=build_scheduler(self.space) if search else None,
+                    observers=[*watchers, table],
+                    data=self.data,
+                    folder=self.folder.path,
+                )
+        finally:
+            tracked.kill()
+
+    def _log_results(self, jobs: Any, finals: FinalJobs, chosen: list[int], summaries: list[dict[str, Any]]) -> None:
+        figures = self.folder.path / "figures"
+        for path in draw_study(jobs.rows(), self.space.objectives, jobs.importances(), chosen, figures):
+            self.tracker.log_file(self.parent, path, "figures")
+        for rank, summary in enumerate(summaries):
+            prefix = "final" if rank == 0 else f"final-{rank + 1}"
+            values = {
+                f"{prefix}/{name}/{key}": stats[key] for name, stats in summary["metrics"].items() for key in stats
+            }
+            self.tracker.log(self.parent, values)
+        for name, run in finals.record.items():
+            details = run.get("details") or {}
+            if details:
+                paths = draw_run(details["curves"], figures / name) + draw_training(details["history"], figures / name)
+                for path in paths:
+                    self.tracker.log_file(run["run_id"], path, "figures")
+
+    def _result(self, jobs: Any, ranked: list[int], summaries: list[dict[str, Any]]) -> dict[str, Any]:
+        trials = [
+            {
+                "number": row.number,
+                "state": row.state,
+                "values": row.values,
+                "params": row.params,
+                "run_id": jobs.study.trials[row.number].user_attrs.get("run_id"),
+                "seconds": row.seconds,
+            }
+            for row in jobs.rows()
+        ]
+        by_number = {trial["number"]: trial for trial in trials}
+        return {
+            "study": self.folder.name,
+            "parent_run_id": self.parent,
+            "tracking_uri": masked(self.tracker.uri),
+            "trials": trials,
+            "best": [by_number[number] for number in ranked],
+            "final": summaries[0],
+            "finals": summaries,
+            "figures": str(self.folder.path / "figures"),
+            "ui": ui_command(self.tracker.uri, self.tracker.experiment_id),
+            "seconds": time.monotonic() - self.started,
+        }
+
+    def _start_parent(self) -> str:
+        objectives = ", ".join(f"{each.direction} {each.metric}" for each in self.space.objectives)
+        params = {
+            "task": self.space.base.task,
+            "network": self.space.base.network,
+            "method": self.space.base.method.name,
+            "objectives": objectives,
+            "sampler": self.space.sampler.name,
+            "scheduler": self.space.scheduler.name,
+            "trials": self.space.trials,
+            "final_seeds": json.dumps(self.space.final.seeds),
+        }
+        tags = {**self.tags, "kind": "study", "seed": self.space.sampler.seed}
+        return self.tracker.start_run(f"study {self.folder.name}", tags=tags, params=params, config=to_yaml(self.space))
+
+    def _stored_uri(self) -> str:
+        stored: str = self.folder.record()["tracking_uri"]
+        given = self.options.tracking_uri
+        if given is not None and given != stored:
+            rule = f"must be the store that the study began with, {masked(stored)}"
+            raise ConfigError(Mistake("--tracking-uri", rule, got=masked(given)))
+        return stored
+
+    def _check_unchanged(self) -> None:
+        """Refuse to go on with another space; trials and final runs may be more or fewer.
+
+        Raises:
+            ConfigError: base, searched keys, objectives, scheduler or sampler differ from the stored ones.
+        """
+        stored = yaml.safe_load(self.folder.config())
+        given = yaml.safe_load(to_yaml(self.space))
+        for key in ("base", "search", "objectives", "scheduler", "sampler"):
+            if stored.get(key) != given.get(key):
+                rule = f"must be as the study began, see {self.folder.path / 'config.yaml'}; choose another --name"
+                raise ConfigError(Mistake("--resume", rule, key=key))
+
+
+class _Once:
+    """Connects to the cluster when it is first needed: a study that is finished needs none."""
+
+    def __init__(self, stack: contextlib.ExitStack, options: StudyOptions) -> None:
+        self.stack, self.options = stack, options
+        self.resources: Resources | None = None
+
+    def __call__(self) -> Resources:
+        if self.resources is None:
+            self.resources = self.stack.enter_context(cluster(self.options.address, self.options.verbose))
+        return self.resources
+
+
+class _Best:
+    """Logs the best value of each objective so far to the study's run, at each trial's number."""
+
+    def __init__(self, study: Study, jobs: Any) -> None:
+        self.study, self.jobs = study, jobs
+        self._best: dict[str, float] = {}
+
+    def started(self, job: Job) -> None:
+        """Nothing to log."""
+
+    def reported(self, job: Job, metrics: dict[str, float]) -> None:
+        """Nothing to log."""
+
+    def ended(self, job: Job, outcome: Outcome) -> None:
+        """Log what a complete trial bettered."""
+        if outcome.state != "COMPLETE":
+            return
+        for objective in self.study.space.objectives:
+            value = outcome.metrics[objective.metric]
+            better = max if objective.direction == "maximize" else min
+            self._best[objective.metric] = better(value, self._best.get(objective.metric, value))
+        bests = {f"best/{name}": value for name, value in self._best.items()}
+        self.study.tracker.log(self.study.parent, bests, job.number)
+
+
+def check_task(space: SearchSpace, data: str) -> None:
+    """Load the data once, before anything is started, and see that network and objectives suit it.
+
+    Raises:
+        DataError: data is missing or damaged.
+        ConfigError: the network does not take the inputs, or an objective needs outliers that the task has not.
+    """
+    from bbh_dist.config import MEASURES
+
+    task = load_task(space.base.task, Path(data))
+    try:
+        build_network(space.base.network, task.input_shape, task.classes)
+    except ValueError as error:
+        raise ConfigError(Mistake(space.base.task, str(error), key="base.network")) from error
+    for index, objective in enumerate(space.objectives):
+        if MEASURES[objective.metric.removeprefix("val/")].needs_outliers and task.outliers_validation is None:
+            rule = f"{space.base.task} has no outliers to measure it on (x_outlier)"
+            raise ConfigError(Mistake(space.base.task, rule, key=f"objectives.{index}.metric", got=objective.metric))
+    if len(task.train) < space.base.batch_size:
+        rule = f"must be at most the {len(task.train)} training examples"
+        raise ConfigError(Mistake(space.base.task, rule, key="base.batch_size", got=str(space.base.batch_size)))

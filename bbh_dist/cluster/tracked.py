@@ -1,0 +1,64 @@
+"""Writes what becomes of jobs to the tracking store: one run per job, a child of the study's."""
+
+from collections.abc import Callable, Mapping
+
+from bbh_dist.cluster.jobs import Job, Outcome
+from bbh_dist.config import to_yaml
+from bbh_dist.tracking import Tracker
+
+
+class TrackedJobs:
+    """An observer with a run per job, live metrics per epoch and a status that ends true.
+
+    `known` gives the run that a job already has from before a crash, `note` remembers a new one.
+    """
+
+    def __init__(
+        self,
+        tracker: Tracker,
+        parent: str,
+        tags: Mapping[str, str],
+        known: Callable[[Job], str | None],
+        note: Callable[[Job, str], None],
+    ) -> None:
+        self.tracker, self.parent, self.tags = tracker, parent, dict(tags)
+        self.known, self.note = known, note
+        self.run_ids: dict[str, str] = {}
+        self._open: set[str] = set()
+
+    def started(self, job: Job) -> None:
+        """Open the job's run."""
+        run_id = self.known(job)
+        if run_id is not None:
+            self.tracker.reopen_run(run_id)
+        else:
+            run_id = self.tracker.start_run(
+                job.name,
+                parent=self.parent,
+                tags={**self.tags, "kind": "final" if job.final else "trial", "seed": job.experiment.seed},
+                params=job.params,
+                config=to_yaml(job.experiment),
+            )
+            self.note(job, run_id)
+        self.run_ids[job.name] = run_id
+        self._open.add(run_id)
+
+    def reported(self, job: Job, metrics: dict[str, float]) -> None:
+        """Queue the epoch's metrics."""
+        self.tracker.log_epoch(self.run_ids[job.name], metrics)
+
+    def ended(self, job: Job, outcome: Outcome) -> None:
+        """Close the job's run; a pruned one is FINISHED with the tag `state`."""
+        run_id = self.run_ids[job.name]
+        self.tracker.tag(run_id, "state", outcome.state)
+        if outcome.reason is not None:
+            self.tracker.tag(run_id, "reason", outcome.reason)
+        self.tracker.log(run_id, {"time/run_seconds": outcome.seconds}, int(outcome.metrics.get("epoch", 0)))
+        self.tracker.end_run(run_id, "FAILED" if outcome.state == "FAIL" else "FINISHED")
+        self._open.discard(run_id)
+
+    def kill(self) -> None:
+        """Close the runs that are still open as KILLED."""
+        for run_id in self._open:
+            self.tracker.end_run(run_id, "KILLED")
+        self._open.clear()

@@ -1,0 +1,100 @@
+"""What runs inside a Tune trial: the training loop in the trial's own actor, or a Ray Train run of several workers.
+
+Everything that can go wrong in training is reported as the trial's result with a reason, so that the actor, which has
+imported torch and loaded the data, lives on for the next trial.
+"""
+
+import functools
+import os
+import traceback
+from pathlib import Path
+from typing import Any
+
+import torch
+from ray import tune
+
+from bbh_dist.cluster.data_parallel import fit
+from bbh_dist.config import Experiment
+from bbh_dist.tasks import Task, load_task
+from bbh_dist.training import Diverged, Trainer
+
+FAILURE, FINISHED, DETAILS = "failure", "finished", "details"
+
+
+@functools.lru_cache(maxsize=1)
+def cached_task(name: str, directory: str) -> Task:
+    """The task, loaded once per process."""
+    return load_task(name, Path(directory))
+
+
+def failure(error: BaseException) -> str:
+    """Why a run failed, in one line."""
+    if isinstance(error, Diverged):
+        return str(error)
+    return f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
+
+
+class OneWorkerTrial(tune.Trainable):
+    """The training loop in this actor, an epoch per step; reused for trial after trial."""
+
+    def setup(self, config: dict[str, Any]) -> None:
+        """Start a trial."""
+        self._start(config)
+
+    def reset_config(self, new_config: dict[str, Any]) -> bool:
+        """Start another trial in this actor."""
+        self._start(new_config)
+        return True
+
+    def _start(self, config: dict[str, Any]) -> None:
+        self._final: bool = config["final"]
+        self._failure: str | None = None
+        self._trainer: Trainer | None = None
+        try:
+            experiment = Experiment.model_validate_json(config["experiment"])
+            torch.set_num_threads(experiment.parallel.cpus_per_worker or 1)
+            device = torch.device("cuda" if experiment.parallel.use_gpu else "cpu")
+            self._trainer = Trainer(experiment, cached_task(experiment.task, config["data"]), device=device)
+        except Exception as error:
+            self._fail(error)
+
+    def step(self) -> dict[str, Any]:
+        """One epoch; the last one of a final run is followed by the measures on test data."""
+        if self._trainer is None:
+            return {FAILURE: self._failure, "done": True}
+        try:
+            result: dict[str, Any] = dict(self._trainer.run_epoch())
+            if not self._trainer.done:
+                return result
+            if self._final:
+                measures, curves = self._trainer.test()
+                result |= measures | {DETAILS: {"curves": curves, "history": self._trainer.history}}
+            return result | {FINISHED: True, "done": True}
+        except Exception as error:
+            self._fail(error)
+            return {FAILURE: self._failure, "done": True}
+
+    def _fail(self, error: Exception) -> None:
+        if not isinstance(error, Diverged):
+            traceback.print_exc()
+        self._failure = failure(error)
+
+    def save_checkpoint(self, checkpoint_dir: str) -> None:
+        """Nothing: a trial that is lost starts again, its epochs are seconds."""
+
+    def load_checkpoint(self, checkpoint: dict[str, Any] | None) -> None:
+        """Nothing to load."""
+
+
+def several_workers_trial(config: dict[str, Any]) -> None:
+    """A Ray Train run inside a trial; this function only drives it and holds no CPU."""
+    from ray.tune.integration.ray_train import TuneReportCallback
+
+    folder = Path(tune.get_context().get_trial_dir() or os.getcwd())
+    fit(
+        Experiment.model_validate_json(config["experiment"]),
+        data=config["data"],
+        folder=Path(config["folder"]) / (tune.get_context().get_trial_id() or folder.name),
+        final=config["final"],
+        callbacks=[TuneReportCallback()],
+    )

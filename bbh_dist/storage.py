@@ -1,0 +1,116 @@
+"""Folders in which runs and studies keep what they need to go on: nothing there is ever replaced in silence."""
+
+import contextlib
+import fcntl
+import json
+import os
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from bbh_dist.config import ConfigError, Mistake
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+_RECORD = "run.json"
+
+
+class RunFolder:
+    """One run's or study's folder: `config.yaml` as resolved, `run.json` with what has to be known to go on."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    @property
+    def name(self) -> str:
+        """Name of the run or study."""
+        return self.path.name
+
+    def create(self, config: str, record: dict[str, Any]) -> None:
+        """Make the folder with its configuration and record.
+
+        Raises:
+            ConfigError: the folder cannot be written.
+        """
+        try:
+            self.path.mkdir(parents=True)
+            (self.path / "config.yaml").write_text(config, encoding="utf-8")
+            self.write_record(record)
+        except OSError as error:
+            raise ConfigError(
+                Mistake("--storage", f"cannot be written: {error.strerror}", got=str(self.path))
+            ) from error
+
+    def config(self) -> str:
+        """The resolved configuration that was stored."""
+        return (self.path / "config.yaml").read_text(encoding="utf-8")
+
+    def record(self) -> dict[str, Any]:
+        """What was stored to go on.
+
+        Raises:
+            ConfigError: the record is missing or not readable.
+        """
+        try:
+            record = json.loads((self.path / _RECORD).read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise ConfigError(Mistake(str(self.path / _RECORD), f"cannot be read: {error}")) from error
+        if not isinstance(record, dict):
+            raise ConfigError(Mistake(str(self.path / _RECORD), "must hold a JSON object"))
+        return record
+
+    @contextlib.contextmanager
+    def lock(self) -> Iterator[None]:
+        """Hold the folder against other drivers; the operating system lets go when the process ends, however it does.
+
+        Raises:
+            ConfigError: another process holds it.
+        """
+        with open(self.path / "lock", "a", encoding="utf-8") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError as error:
+                raise ConfigError(Mistake("--resume", "another process works on it now", got=str(self.path))) from error
+            yield
+
+    def write_record(self, record: dict[str, Any]) -> None:
+        """Store what has to be known to go on, atomically."""
+        temporary = self.path / f".{_RECORD}.{os.getpid()}"
+        temporary.write_text(json.dumps(record, indent=2), encoding="utf-8")
+        temporary.replace(self.path / _RECORD)
+
+
+def open_folder(storage: str | None, name: str | None, stem: str, resume: bool) -> tuple[RunFolder, bool]:
+    """The folder of a run, and whether it stands already and goes on.
+
+    A given name is taken as it is; otherwise the stem of the configuration's file with a number where it is taken
+    (`bbh`, `bbh-2`), and to resume, the highest such number that stands.
+
+    Raises:
+        ConfigError: a name that is no plain name, that stands without `--resume`, or that does not stand with it.
+    """
+    root = Path(storage or "runs").resolve()
+    if name is None:
+        stem = re.sub(r"[^A-Za-z0-9._-]", "-", stem).lstrip(".-_")[:90] or "run"
+        taken = [path for path in _numbered(root, stem) if path.exists()]
+        if resume and not taken:
+            raise ConfigError(Mistake("--resume", "there is no run to resume", got=str(root / stem)))
+        path = taken[-1] if resume else next(path for path in _numbered(root, stem) if path not in taken)
+        return RunFolder(path), resume
+    if not _NAME.fullmatch(name):
+        rule = "must be letters, digits, '.', '_' and '-', at most 100, the first a letter or digit"
+        raise ConfigError(Mistake("--name", rule, got=ascii(name)[:80]))
+    exists = (root / name).exists()
+    if exists and not resume:
+        raise ConfigError(Mistake("--name", "stands already: add --resume to go on or choose another", got=name))
+    if resume and not exists:
+        raise ConfigError(Mistake("--resume", "there is no run to resume", got=str(root / name)))
+    return RunFolder(root / name), exists
+
+
+def _numbered(root: Path, stem: str) -> list[Path]:
+    """`stem`, `stem-2`, ... up to one past the last that stands."""
+    paths = [root / stem]
+    while paths[-1].exists():
+        paths.append(root / f"{stem}-{len(paths) + 1}")
+    return paths

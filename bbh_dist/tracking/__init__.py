@@ -1,0 +1,5 @@
+"""MLflow: the only folder that imports it."""
+
+from bbh_dist.tracking.tracker import Status, Tracker, masked, tracking_uri, ui_command
+
+__all__ = ["Status", "Tracker", "masked", "tracking_uri", "ui_command"]

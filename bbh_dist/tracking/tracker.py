@@ -1,0 +1,165 @@
+"""Runs in an MLflow store. One process writes: the driver of a study, or a training run.
+
+Metrics wait in memory and travel in batches. A (metric, epoch) is logged once, also when a run is resumed.
+"""
+
+import logging
+import math
+import os
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+from urllib.parse import urlsplit, urlunsplit
+
+from bbh_dist.config import ConfigError, Mistake
+
+Status = Literal["FINISHED", "FAILED", "KILLED"]
+
+_FLUSH_SECONDS = 2.0
+_BATCH = 1_000
+_LONGEST_VALUE = 500
+_EPOCH_METRIC = "epoch"
+
+
+def tracking_uri(given: str | None) -> str:
+    """The given store, else the environment's MLFLOW_TRACKING_URI, else mlflow.db in the current folder."""
+    return given or os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{Path('mlflow.db').resolve()}"
+
+
+def masked(uri: str) -> str:
+    """The URI without its password."""
+    parts = urlsplit(uri)
+    if parts.password is None:
+        return uri
+    host = parts.netloc.rpartition("@")[2]
+    return urlunsplit(parts._replace(netloc=f"{parts.username}:***@{host}"))
+
+
+def ui_command(uri: str, experiment_id: str) -> str:
+    """What to type, or open, to look at an experiment of the store."""
+    if uri.startswith(("http://", "https://")):
+        return f"{masked(uri).rstrip('/')}/#/experiments/{experiment_id}"
+    command = f"mlflow ui --backend-store-uri {masked(uri)}"
+    return f"{command}    then open http://127.0.0.1:5000/#/experiments/{experiment_id}"
+
+
+class Tracker:
+    """Writes the runs of one experiment.
+
+    Raises:
+        ConfigError: the store does not answer or cannot be opened.
+    """
+
+    def __init__(self, uri: str, experiment: str) -> None:
+        # MLflow and its migrations otherwise print dozens of lines when a store is made.
+        for name in ("alembic", "mlflow"):
+            logging.getLogger(name).setLevel(logging.WARNING)
+        os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
+        os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
+        from mlflow import MlflowClient
+        from mlflow.exceptions import MlflowException
+        from sqlalchemy.exc import SQLAlchemyError
+
+        self.uri = uri
+        try:
+            self._client = MlflowClient(tracking_uri=uri)
+            found = self._client.get_experiment_by_name(experiment)
+            if found is not None and found.lifecycle_stage == "deleted":
+                self._client.restore_experiment(found.experiment_id)
+            self.experiment_id: str = (
+                found.experiment_id
+                if found is not None
+                else self._client.create_experiment(experiment, artifact_location=_artifact_location(uri, experiment))
+            )
+        except (MlflowException, SQLAlchemyError, OSError) as error:
+            reason = " ".join(str(error).split())[:200]
+            raise ConfigError(
+                Mistake("--tracking-uri", f"the tracking store must answer ({reason})", got=masked(uri))
+            ) from error
+        self._waiting: dict[str, list[Any]] = {}
+        self._logged_epoch: dict[str, float] = {}
+        self._flushed = time.monotonic()
+
+    def start_run(
+        self,
+        name: str,
+        *,
+        parent: str | None = None,
+        tags: Mapping[str, object] | None = None,
+        params: Mapping[str, object] | None = None,
+        config: str | None = None,
+    ) -> str:
+        """Id of a new run that is RUNNING, with its tags, parameters and resolved configuration stored."""
+        all_tags = {key: _short(value) for key, value in (tags or {}).items()}
+        if parent is not None:
+            all_tags["mlflow.parentRunId"] = parent
+        run_id: str = self._client.create_run(self.experiment_id, run_name=name, tags=all_tags).info.run_id
+        if params:
+            from mlflow.entities import Param
+
+            self._client.log_batch(run_id, params=[Param(key, _short(value)) for key, value in params.items()])
+        if config is not None:
+            self._client.log_text(run_id, config, "config.yaml")
+        return run_id
+
+    def reopen_run(self, run_id: str) -> None:
+        """Set a run that ended or was cut off back to RUNNING; epochs that it holds are not logged again."""
+        self._client.update_run(run_id, status="RUNNING")
+        history = self._client.get_metric_history(run_id, _EPOCH_METRIC)
+        self._logged_epoch[run_id] = max((point.step for point in history), default=0)
+
+    def log_epoch(self, run_id: str, metrics: Mapping[str, float]) -> None:
+        """Queue an epoch's metrics, under the step `metrics["epoch"]`; what is queued travels every 2 seconds."""
+        epoch = int(metrics[_EPOCH_METRIC])
+        if epoch > self._logged_epoch.get(run_id, 0):
+            self._logged_epoch[run_id] = epoch
+            self.log(run_id, metrics, epoch)
+        if time.monotonic() - self._flushed > _FLUSH_SECONDS:
+            self.flush()
+
+    def log(self, run_id: str, metrics: Mapping[str, float], step: int = 0) -> None:
+        """Queue metrics; numbers that are not finite are left out, a tag says which."""
+        from mlflow.entities import Metric
+
+        now = int(time.time() * 1000)
+        waiting = self._waiting.setdefault(run_id, [])
+        for key, value in metrics.items():
+            if math.isfinite(value):
+                waiting.append(Metric(key, float(value), now, step))
+            else:
+                self._client.set_tag(run_id, f"not_finite.{key}", f"{value} at step {step}")
+
+    def flush(self) -> None:
+        """Send what is queued."""
+        for run_id, metrics in self._waiting.items():
+            for start in range(0, len(metrics), _BATCH):
+                self._client.log_batch(run_id, metrics=metrics[start : start + _BATCH])
+        self._waiting.clear()
+        self._flushed = time.monotonic()
+
+    def tag(self, run_id: str, key: str, value: object) -> None:
+        """Set one tag."""
+        self._client.set_tag(run_id, key, _short(value))
+
+    def log_file(self, run_id: str, path: Path, folder: str | None = None) -> None:
+        """Store a file as an artifact."""
+        self._client.log_artifact(run_id, str(path), folder)
+
+    def end_run(self, run_id: str, status: Status) -> None:
+        """Send what is queued and close the run."""
+        self.flush()
+        self._client.set_terminated(run_id, status)
+
+
+def _artifact_location(uri: str, experiment: str) -> str | None:
+    """Beside the database where the store is a local file, so that nothing lands in whatever folder one is in."""
+    if not uri.startswith("sqlite:///"):
+        return None
+    folder = Path(uri.removeprefix("sqlite:///")).resolve().parent / "mlartifacts" / experiment
+    return folder.as_uri()
+
+
+def _short(value: object) -> str:
+    text = str(value)
+    return text if len(text) <= _LONGEST_VALUE else text[: _LONGEST_VALUE - 3] + "..."

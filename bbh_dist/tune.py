@@ -1,0 +1,88 @@
+"""Search a space, then train the best again with several seeds: `python -m bbh_dist.tune --space FILE`."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from bbh_dist.command_line import parser, run, workers_flag
+from bbh_dist.config import SearchSpace, load_space
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Parse, check everything that can be checked before anything starts, run the study, say what came out."""
+    options = parser(
+        "tune",
+        "Search hyperparameters on a Ray cluster, then train the best trials again with several seeds on test data.",
+        "python -m bbh_dist.tune --space tune_spaces/bbh.yaml --trials 32 --set epochs=10",
+    )
+    options.add_argument("--space", required=True, metavar="FILE", help="the search space (see tune_spaces/)")
+    options.add_argument("--trials", type=int, metavar="N", help="number of trials (trials)")
+    options.add_argument("--seeds", type=int, metavar="N", help="final runs with seeds 0..N-1 (final.seeds)")
+    given = options.parse_args(arguments)
+    flags: list[tuple[str, str, Any]] = [
+        (place, f"base.{key}", value) for place, key, value in workers_flag(given.workers)
+    ]
+    if given.trials is not None:
+        flags.append((f"--trials {given.trials}", "trials", given.trials))
+    if given.seeds is not None:
+        flags.append((f"--seeds {given.seeds}", "final.seeds", list(range(given.seeds))))
+    space = load_space(given.space, given.assignments, flags)
+
+    from bbh_dist.cluster.study import Study, StudyOptions  # imported here: --help and mistakes need no Ray
+
+    console = Console()
+    study = Study(
+        space,
+        StudyOptions(
+            stem=Path(given.space).stem,
+            name=given.name,
+            storage=given.storage,
+            tracking_uri=given.tracking_uri,
+            address=given.address,
+            data=given.data,
+            resume=given.resume,
+            verbose=given.verbose,
+            console=console,
+        ),
+    )
+    console.print(f"study [bold]{study.folder.name}[/bold]: {space.trials} trials, folder {study.folder.path}")
+    result = study.run()
+    if given.json:
+        Path(given.json).write_text(json.dumps(result, indent=2), encoding="utf-8")
+    show(console, space, result)
+
+
+def show(console: Console, space: SearchSpace, result: dict[str, Any]) -> None:
+    """Print the best trials, the final runs' means and deviations, the time, and how to look at it all."""
+    from bbh_dist.cluster.live_table import short_params
+
+    states = [trial["state"] for trial in result["trials"]]
+    counts = ", ".join(f"{states.count(state)} {state}" for state in dict.fromkeys(states))
+    several = len(space.objectives) > 1
+    title = "Pareto front, the nearest to the ideal point first" if several else "best trials"
+    table = Table(title=f"{title} ({counts})", title_justify="left")
+    for name in ("trial", *(objective.metric for objective in space.objectives)):
+        table.add_column(name, justify="right")
+    table.add_column("searched values", overflow="fold")
+    for trial in result["best"][:8]:
+        values = [f"{trial['values'][objective.metric]:.4g}" for objective in space.objectives]
+        table.add_row(str(trial["number"]), *values, short_params(trial["params"]))
+    console.print(table)
+    for final in result["finals"]:
+        seeds = ", ".join(map(str, final["seeds"]))
+        table = Table(title=f"trial {final['trial']} on test data, seeds {seeds}", title_justify="left")
+        for name in ("measure", "mean", "standard deviation"):
+            table.add_column(name, justify="left" if name == "measure" else "right")
+        for name, stats in final["metrics"].items():
+            table.add_row(name, f"{stats['mean']:.4g}", f"{stats['std']:.2g}")
+        console.print(table)
+    print(f"figures: {result['figures']}")
+    print(f"done in {result['seconds']:.0f} s; compare the trials: {result['ui']}")
+
+
+if __name__ == "__main__":
+    run(main)

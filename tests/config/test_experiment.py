@@ -1,0 +1,297 @@
+from pathlib import Path
+from typing import Any
+
+import pytest
+from broken_spaces import VALID
+from pydantic import ValidationError
+
+from bbh_dist.config import (
+    BbhMethod,
+    ConfigError,
+    Experiment,
+    MapMethod,
+    SearchSpace,
+    load_experiment,
+    load_space,
+    override,
+    to_yaml,
+)
+from bbh_dist.config.space import parents_first
+
+BBH = "task: digits5\nmethod: {name: bbh}\n"
+MAP = "task: digits5\nmethod: {name: map}\n"
+FULL = """\
+task: "npz:1e-3"
+network: mlp:64-32
+method:
+  name: bbh
+  generator: {kind: layerwise, hidden: [16], noise_dim: 2, shared_noise: false}
+  divergence: knn_marginal
+  semi_implicit: {inner_samples: 3, initial_stddev: 1e-05}
+  anneal: {start: 1, epochs: 2.5}
+optimizer: {name: sgd, lr: 1e-7, schedule: cosine, gradient_clip: 3}
+seed: 9223372036854775807
+precision: float64
+parallel: {workers: 4, use_gpu: true}
+"""
+
+
+def write(tmp_path: Path, text: str) -> Path:
+    path = tmp_path / "file.yaml"
+    path.write_text(text)
+    return path
+
+
+def experiment(tmp_path: Path, text: str = BBH, *assignments: str) -> Experiment:
+    return load_experiment(write(tmp_path, text), assignments)
+
+
+def space(tmp_path: Path, *assignments: str, text: str = VALID) -> SearchSpace:
+    return load_space(write(tmp_path, text), assignments)
+
+
+def message(load: Any, *arguments: Any) -> str:
+    with pytest.raises(ConfigError) as caught:
+        load(*arguments)
+    assert len(caught.value.mistakes) == 1, str(caught.value)
+    return str(caught.value)
+
+
+def test_defaults_are_the_documented_ones(tmp_path: Path) -> None:
+    found = experiment(tmp_path)
+    method = found.method
+    assert isinstance(method, BbhMethod)
+    assert (method.generator.kind, method.generator.hidden) == ("single", (64, 256, 512))
+    assert (method.generator.noise_dim, method.generator.shared_noise) == (8, True)
+    assert (method.divergence, method.prior_stddev, method.kl_weight) == ("semi_implicit", 1.0, 1.0)
+    assert (method.semi_implicit.inner_samples, method.semi_implicit.initial_stddev) == (None, 0.2)
+    assert (method.kl_samples, method.likelihood_samples, method.likelihood) == (5, 1, "mean_log")
+    assert (method.anneal.start, method.anneal.epochs) == (0.0, 0.0)
+    assert (found.network, found.epochs, found.batch_size, found.seed) == ("mlp", 20, 100, 0)
+    assert (found.optimizer.name, found.optimizer.lr, found.optimizer.schedule) == ("adam", 1e-3, "constant")
+    assert found.optimizer.gradient_clip is None
+    assert (found.precision, found.checkpoint_every_epochs, found.early_stop.patience) == ("float32", 1, 0)
+    assert (found.evaluation.samples, found.evaluation.epoch_samples) == (100, 20)
+    assert (found.parallel.workers, found.parallel.cpus_per_worker, found.parallel.use_gpu) == (1, None, False)
+
+
+def test_defaults_of_a_space(tmp_path: Path) -> None:
+    found = space(tmp_path, text=VALID[: VALID.index("scheduler")])
+    assert (found.scheduler.name, found.scheduler.metric, found.scheduler.grace_epochs) == ("none", None, 5)
+    assert (found.sampler.name, found.sampler.seed, found.sampler.startup_trials) == ("tpe", 0, 8)
+    assert (found.trials, found.final.top, found.final.seeds) == (24, 1, [0, 1, 2])
+
+
+@pytest.mark.parametrize(("text", "samples"), [(MAP, 1), (BBH, 5)])
+def test_samples_per_step(tmp_path: Path, text: str, samples: int) -> None:
+    assert experiment(tmp_path, text).method.samples_per_step == samples
+
+
+def test_likelihood_samples_count_too(tmp_path: Path) -> None:
+    assert experiment(tmp_path, BBH, "method.likelihood_samples=9").method.samples_per_step == 9
+
+
+def test_experiments_are_frozen(tmp_path: Path) -> None:
+    found = experiment(tmp_path)
+    with pytest.raises(ValidationError, match="frozen"):
+        found.epochs = 3
+    with pytest.raises(ValidationError, match="frozen"):
+        found.optimizer.lr = 0.1
+
+
+@pytest.mark.parametrize(
+    ("assignment", "rule"),
+    [
+        ("epochs=true", "epochs: must be an integer, got true"),
+        ("epochs=3.0", "epochs: must be an integer, got 3.0"),
+        ("epochs='3'", 'epochs: must be an integer, got "3"'),
+        ("optimizer.lr='1'", 'optimizer.lr: must be a number, got "1"'),
+        ("optimizer.lr=true", "optimizer.lr: must be a number, got true"),
+        ("parallel.use_gpu=1", "parallel.use_gpu: must be true or false, got 1"),
+        ("parallel.use_gpu=yes", 'parallel.use_gpu: must be true or false, got "yes"'),
+        ("task=5", "task: must be text, got 5"),
+        ("task='npz:'", "task: must be one of digits5, mnist, npz:FILE"),
+        ("network=mlp:64-", "network: must be one of mlp, lenet"),
+        ("network=mlp:1000000", "network: must be one of mlp, lenet"),
+        ("optimizer=adam", 'optimizer: must be a mapping of keys, got "adam"'),
+        ("method=map", 'method: must be a mapping of keys, got "map"'),
+        ("method.generator.hidden=64", "method.generator.hidden: must be a list, got 64"),
+        ("method.generator.hidden=[]", "method.generator.hidden: must not be empty"),
+        ("method.generator.hidden=[64.0]", "method.generator.hidden.0: must be an integer, got 64.0"),
+        ("seed=-1", "seed: must be greater than or equal to 0, got -1"),
+        (f"batch_size={10**30}", "batch_size: must be less than"),
+    ],
+)
+def test_values_are_strictly_typed_and_bounded(tmp_path: Path, assignment: str, rule: str) -> None:
+    line = message(experiment, tmp_path, BBH, assignment)
+    assert line.startswith(f"--set {assignment}: {rule}")
+
+
+def test_whole_numbers_serve_where_a_number_is_wanted(tmp_path: Path) -> None:
+    lr = experiment(tmp_path, BBH, "optimizer.lr=1").optimizer.lr
+    assert (lr, type(lr)) == (1.0, float)
+
+
+@pytest.mark.parametrize("key", ["generator", "divergence", "semi_implicit", "kl_samples", "likelihood_samples"])
+def test_map_refuses_the_keys_of_bbh(tmp_path: Path, key: str) -> None:
+    text = f"task: digits5\nmethod:\n  name: map\n  {key}: 5\n"
+    line = message(experiment, tmp_path, text)
+    assert line == f"{tmp_path}/file.yaml:4: method.{key}: only the bbh method has this key"
+
+
+def test_unknown_keys_below_a_method_name_those_of_that_method(tmp_path: Path) -> None:
+    line = message(experiment, tmp_path, MAP, "method.wibble=1")
+    assert line.endswith("method.wibble: unknown key; known here: name, prior_stddev, kl_weight, anneal")
+    line = message(experiment, tmp_path, BBH, "method.map=1")
+    assert "method.map: unknown key; known here: name, generator" in line
+
+
+def test_flags_are_named_as_the_place(tmp_path: Path) -> None:
+    path = write(tmp_path, BBH)
+    assert load_experiment(path, flags=[("--workers", "parallel.workers", 2)]).parallel.workers == 2
+    line = message(load_experiment, path, (), [("--workers", "parallel.workers", 0)])
+    assert line == "--workers: parallel.workers: must be greater than or equal to 1, got 0"
+
+
+@pytest.mark.parametrize("text", [BBH, MAP, FULL])
+def test_a_resolved_experiment_loads_again(tmp_path: Path, text: str) -> None:
+    found = experiment(tmp_path, text)
+    assert experiment(tmp_path, to_yaml(found)) == found
+
+
+@pytest.mark.parametrize("assignments", [(), ("search.task={choice: ['npz:1e-3', digits5]}", "final.top=3")])
+def test_a_resolved_space_loads_again(tmp_path: Path, assignments: tuple[str, ...]) -> None:
+    found = space(tmp_path, *assignments)
+    assert space(tmp_path, text=to_yaml(found)) == found
+
+
+def test_null_among_choices_survives_resolving(tmp_path: Path) -> None:
+    found = space(tmp_path, "search.optimizer.gradient_clip.choice=[null, 1.0]")
+    assert space(tmp_path, text=to_yaml(found)).search["optimizer.gradient_clip"].choice == [None, 1.0]
+
+
+def test_override_validates_again(tmp_path: Path) -> None:
+    found = experiment(tmp_path, FULL)
+    changed = override(found, {"optimizer.lr": 0.5, "method.generator.hidden": [8, 8]})
+    assert isinstance(changed.method, BbhMethod)
+    assert (changed.optimizer.lr, changed.method.generator.hidden) == (0.5, (8, 8))
+    assert found.optimizer.lr == 1e-7
+    assert override(found, {}) == found
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "line"),
+    [
+        ("optimizer.lr", -1.0, "trial optimizer.lr: optimizer.lr: must be greater than 0, got -1.0"),
+        ("optimiser.lr", 1.0, "trial optimiser.lr: optimiser: unknown key (did you mean optimizer?)"),
+        ("batch_size", 2, "trial: parallel.workers: must be at most batch_size, 2, got 4"),
+    ],
+)
+def test_override_refuses_what_is_no_experiment(tmp_path: Path, key: str, value: Any, line: str) -> None:
+    assert message(override, experiment(tmp_path, FULL), {key: value}).startswith(line)
+
+
+@pytest.mark.parametrize("assignment", ["epochs=7", "base.epochs=7"])
+def test_the_experiments_keys_may_be_set_without_base(tmp_path: Path, assignment: str) -> None:
+    assert space(tmp_path, assignment).base.epochs == 7
+
+
+def test_a_whole_method_may_be_set(tmp_path: Path) -> None:
+    found = space(tmp_path, "method={name: map}", "search={optimizer.lr: {loguniform: [1e-4, 1e-1]}}")
+    assert found.base.method == MapMethod(name="map")
+
+
+@pytest.mark.parametrize(
+    ("assignment", "line"),
+    [
+        ("epohcs=3", "base.epohcs: unknown key (did you mean epochs?)"),
+        ("trails=3", "trails: unknown key (did you mean trials?)"),
+        ("wibble=3", "wibble: unknown key; known here: base, search"),
+        ("search.epochs.int=[9, 1]", "search.epochs.int: low must be less than high, got [9, 1]"),
+        ("search.epochs.integer=[1, 9]", "search.epochs.integer: must be a mapping of keys, got [1, 9]"),
+        ("search.epochs.int=[0, 9]", "search.epochs: must be greater than or equal to 1, got 0"),
+        ("search.epohcs.int=[1, 9]", "search.epohcs: the base experiment has no such key (did you mean epochs?)"),
+    ],
+)
+def test_mistyped_assignments_of_a_space(tmp_path: Path, assignment: str, line: str) -> None:
+    assert message(space, tmp_path, assignment).startswith(f"--set {assignment}: {line}")
+
+
+@pytest.mark.parametrize(
+    "assignment",
+    [
+        "search.epochs={int: [1, 9]}",
+        "search.epochs.int=[1, 9]",
+        "search.optimizer.gradient_clip={float: [1, 9]}",
+        "search.optimizer.gradient_clip.loguniform=[1, 9]",
+        "search.method.generator.noise_dim={logint: [1, 9]}",
+        "search.method.generator.noise_dim.logint=[1, 9]",
+    ],
+)
+def test_searched_keys_are_set_by_their_dotted_path(tmp_path: Path, assignment: str) -> None:
+    found = space(tmp_path, assignment)
+    key = assignment.removeprefix("search.").partition("=")[0].removesuffix(".int").removesuffix(".logint")
+    assert found.search[key.removesuffix(".loguniform")].bounds == (1, 9)
+
+
+def test_a_searched_key_of_the_file_is_replaced_or_extended(tmp_path: Path) -> None:
+    found = space(
+        tmp_path, "search.optimizer.lr.loguniform=[1, 2]", "search.optimizer.lr.when.method.divergence=gaussian"
+    )
+    assert found.search["optimizer.lr"].bounds == (1, 2)
+    assert found.search["optimizer.lr"].when == {"method.divergence": "gaussian"}
+
+
+def test_a_key_is_active_where_its_conditions_hold(tmp_path: Path) -> None:
+    found = space(tmp_path)
+    key = "method.semi_implicit.initial_stddev"
+    assert found.active("optimizer.lr", {})
+    assert found.active(key, {"method.divergence": "semi_implicit"})
+    assert not found.active(key, {"method.divergence": "gaussian"})
+    assert not found.active(key, {})
+
+
+def test_a_condition_may_list_values_and_name_several_keys(tmp_path: Path) -> None:
+    when = "{method.divergence: [semi_implicit, gaussian], epochs: 2}"
+    found = space(tmp_path, "search.epochs={int: [1, 3]}", f"search.optimizer.lr.when={when}")
+    assert found.active("optimizer.lr", {"method.divergence": "gaussian", "epochs": 2})
+    assert not found.active("optimizer.lr", {"method.divergence": "gaussian", "epochs": 3})
+
+
+def test_a_value_is_judged_in_the_company_of_its_conditions(tmp_path: Path) -> None:
+    """One sample is too few for the base's `knn`, but it is searched only where the divergence is another."""
+    found = space(
+        tmp_path,
+        "method.divergence=knn",
+        "search.method.kl_samples={choice: [1, 5], when: {method.divergence: [gaussian, semi_implicit]}}",
+        "search.method.divergence.choice=[knn, semi_implicit, gaussian]",
+        "search.method.kl_samples.when.method.divergence=semi_implicit",
+    )
+    assert found.search["method.kl_samples"].choice == [1, 5]
+
+
+@pytest.mark.parametrize(
+    ("when", "line"),
+    [
+        ("{epochs: 9}", "`when` asks for a value that epochs never takes, got 9"),
+        ("{epochs: two}", "`when` asks for a value that epochs never takes"),
+        ("{epochs: []}", "`when` must give epochs at least one value, got []"),
+        ("{optimizer.lr: 1}", "`when` conditions form a cycle"),
+    ],
+)
+def test_conditions_that_never_hold_are_refused(tmp_path: Path, when: str, line: str) -> None:
+    assignments = ("search.epochs.int=[1, 3]", f"search.optimizer.lr.when={when}")
+    if "optimizer.lr" in when:
+        assignments = ("search.optimizer.lr.choice=[1, 2]", "search.optimizer.lr.loguniform=null", assignments[1])
+    assert line in message(space, tmp_path, *assignments)
+
+
+def test_parents_come_first_and_the_files_order_decides_the_rest(tmp_path: Path) -> None:
+    found = space(
+        tmp_path,
+        "search.optimizer.lr.when.epochs=2",
+        "search.epochs={int: [1, 3], when: {method.divergence: gaussian}}",
+    )
+    assert next(iter(found.search)) == "optimizer.lr"
+    order = parents_first(found.search)
+    assert order == ["method.divergence", "method.semi_implicit.initial_stddev", "epochs", "optimizer.lr"]
