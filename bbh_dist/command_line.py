@@ -1,10 +1,12 @@
 """What all commands share: exit codes, options, one-line errors, signals."""
 
 import argparse
+import os
 import signal
 import sys
 import traceback
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from types import FrameType
 from typing import Any, NoReturn
 
@@ -61,6 +63,11 @@ def run(main: Callable[[Sequence[str]], None], arguments: Sequence[str] | None =
         code = FAILED
     sys.stdout.flush()
     sys.exit(code)
+
+
+def keep_to(storage: str | None) -> None:
+    """Have libraries put their caches under the storage folder; to be called before they are imported."""
+    os.environ.setdefault("MPLCONFIGDIR", str(Path(storage or "runs").resolve() / ".matplotlib"))
 
 
 def workers_flag(workers: int | None) -> list[tuple[str, str, Any]]:

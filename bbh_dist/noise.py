@@ -19,6 +19,9 @@ def keyed_generator(*key: int | str, device: torch.device | str = "cpu") -> torc
     return generator.manual_seed(int.from_bytes(digest, "big") >> 1)
 
 
+_CPU = torch.device("cpu")
+
+
 @dataclass(frozen=True)
 class Noise:
     """The noise of some weight samples at one step of one run.
@@ -30,7 +33,7 @@ class Noise:
     purpose: str
     step: int
     samples: Sequence[int]
-    device: torch.device = torch.device("cpu")
+    device: torch.device = _CPU
     dtype: torch.dtype = torch.float32
 
     def __len__(self) -> int:

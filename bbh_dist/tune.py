@@ -8,7 +8,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from bbh_dist.command_line import parser, run, workers_flag
+from bbh_dist.command_line import keep_to, parser, run, workers_flag
 from bbh_dist.config import SearchSpace, load_space
 
 
@@ -32,7 +32,11 @@ def main(arguments: Sequence[str]) -> None:
         flags.append((f"--seeds {given.seeds}", "final.seeds", list(range(given.seeds))))
     space = load_space(given.space, given.assignments, flags)
 
-    from bbh_dist.cluster.study import Study, StudyOptions  # imported here: --help and mistakes need no Ray
+    keep_to(given.storage)
+    from bbh_dist.cluster.study import Study, StudyOptions  # imported here: --help and mistakes need no torch
+    from bbh_dist.preflight import check_writable
+
+    check_writable(given.json, "--json")
 
     console = Console()
     study = Study(

@@ -1,7 +1,7 @@
 """An Optuna study driven by ask and tell, in which every trial is in its true state at all times.
 
-RUNNING: on the cluster now. COMPLETE: ran to its end. PRUNED: stopped early, no value. FAIL: with a reason. WAITING: was
-cut off with its driver and will be run again under the same number with the same parameters.
+RUNNING: on the cluster now. COMPLETE: ran to its end. PRUNED: stopped early, no value. FAIL: with a reason.
+WAITING: was cut off with its driver and will be run again under the same number with the same parameters.
 """
 
 import logging
@@ -49,7 +49,7 @@ class OptunaJobs:
                 sampler=build_sampler(space, derived=finished),
                 load_if_exists=True,
             )
-        self.study.set_metric_names([objective.metric for objective in space.objectives])
+            self.study.set_metric_names([objective.metric for objective in space.objectives])
         self._requeue()
         self._asked: dict[str, optuna.Trial] = {}
 

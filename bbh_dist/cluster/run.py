@@ -62,6 +62,10 @@ class _Bridge:
         self.source, self.observers, self.data, self.folder = source, observers, data, folder
         self.running: dict[str, tuple[Job, float, dict[str, Any]]] = {}
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Nothing: Tune pickles searcher and callbacks to restore a run from, which is never done here."""
+        return {}
+
     def propose(self) -> dict[str, Any]:
         job = self.source.next_job()
         self.running[job.name] = (job, time.monotonic(), {})
@@ -76,7 +80,7 @@ class _Bridge:
         }
 
     def result(self, name: str, result: dict[str, Any]) -> None:
-        job, started, last = self.running[name]
+        job, _, last = self.running[name]
         last.update(result)
         metrics = _metrics(result)
         if metrics:
@@ -85,7 +89,8 @@ class _Bridge:
 
     def end(self, name: str, error: str | None) -> None:
         job, started, last = self.running.pop(name)
-        outcome = _outcome(last, error, time.monotonic() - started)
+        # Tune's time is the trial's own; the clock here has waited for the actor to start, too.
+        outcome = _outcome(last, error, last.get("time_total_s", time.monotonic() - started))
         self.source.ended(job, outcome)
         for observer in self.observers:
             observer.ended(job, outcome)

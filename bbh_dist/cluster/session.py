@@ -5,6 +5,7 @@ import logging
 import os
 import secrets
 import shutil
+import sys
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -70,6 +71,8 @@ def cluster(address: str | None, verbose: bool) -> Iterator[Resources]:
     Raises:
         ConfigError: the cluster does not answer.
     """
+    if address is None:
+        _demand_token()
     import ray
 
     quiet = logging.INFO if verbose else logging.ERROR
@@ -85,8 +88,6 @@ def cluster(address: str | None, verbose: bool) -> Iterator[Resources]:
             ray.shutdown()
         return
     available = local_resources()
-    os.environ["RAY_AUTH_MODE"] = "token"
-    os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
     # Short, because Ray puts Unix sockets in it, whose paths may have 107 characters.
     folder = tempfile.mkdtemp(prefix="bbh-")
     try:
@@ -103,6 +104,13 @@ def cluster(address: str | None, verbose: bool) -> Iterator[Resources]:
     finally:
         ray.shutdown()
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def _demand_token() -> None:
+    """Make the cluster that is started here demand a token of its own; Ray reads the mode when it is imported."""
+    if "ray" not in sys.modules and "RAY_AUTH_MODE" not in os.environ:
+        os.environ["RAY_AUTH_MODE"] = "token"
+        os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
 
 
 def _cluster_resources() -> Resources:

@@ -4,7 +4,6 @@ import contextlib
 import json
 import time
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import yaml
@@ -17,11 +16,11 @@ from bbh_dist.cluster.session import Resources, cluster, concurrency, local_reso
 from bbh_dist.cluster.tracked import TrackedJobs
 from bbh_dist.command_line import RunFailed
 from bbh_dist.config import ConfigError, Mistake, SearchSpace, to_yaml
-from bbh_dist.networks import build_network
+from bbh_dist.preflight import check_space
 from bbh_dist.provenance import provenance
 from bbh_dist.report import draw_run, draw_study, draw_training, rank_best
 from bbh_dist.storage import open_folder
-from bbh_dist.tasks import data_directory, load_task
+from bbh_dist.tasks import data_directory
 from bbh_dist.tracking import Tracker, masked, tracking_uri, ui_command
 
 FINAL_METRICS = ("test/error", "test/nll", "test/outlier_entropy_auc")
@@ -49,7 +48,7 @@ class Study:
         self.space, self.options, self.console = space, options, options.console
         self.data = str(data_directory(options.data))
         self.started = time.monotonic()
-        check_task(space, self.data)
+        check_space(space, self.data)
         if options.address is None:
             concurrency(space.base.parallel, local_resources())
         self.folder, resumed = open_folder(options.storage, options.name, options.stem, options.resume)
@@ -269,26 +268,3 @@ class _Best:
             self._best[objective.metric] = better(value, self._best.get(objective.metric, value))
         bests = {f"best/{name}": value for name, value in self._best.items()}
         self.study.tracker.log(self.study.parent, bests, job.number)
-
-
-def check_task(space: SearchSpace, data: str) -> None:
-    """Load the data once, before anything is started, and see that network and objectives suit it.
-
-    Raises:
-        DataError: data is missing or damaged.
-        ConfigError: the network does not take the inputs, or an objective needs outliers that the task has not.
-    """
-    from bbh_dist.config import MEASURES
-
-    task = load_task(space.base.task, Path(data))
-    try:
-        build_network(space.base.network, task.input_shape, task.classes)
-    except ValueError as error:
-        raise ConfigError(Mistake(space.base.task, str(error), key="base.network")) from error
-    for index, objective in enumerate(space.objectives):
-        if MEASURES[objective.metric.removeprefix("val/")].needs_outliers and task.outliers_validation is None:
-            rule = f"{space.base.task} has no outliers to measure it on (x_outlier)"
-            raise ConfigError(Mistake(space.base.task, rule, key=f"objectives.{index}.metric", got=objective.metric))
-    if len(task.train) < space.base.batch_size:
-        rule = f"must be at most the {len(task.train)} training examples"
-        raise ConfigError(Mistake(space.base.task, rule, key="base.batch_size", got=str(space.base.batch_size)))

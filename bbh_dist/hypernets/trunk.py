@@ -1,5 +1,6 @@
 """The hidden layers of a weight generator, from noise (and a condition) to features."""
 
+import itertools
 import math
 from collections.abc import Sequence
 
@@ -32,8 +33,7 @@ class Trunk(nn.Module):
         self.input = normal(hidden[0], noise_dim, stddev=_GAIN * share / math.sqrt(noise_dim))
         self.condition = normal(conditions, hidden[0], stddev=_GAIN * share) if conditions > 1 else None
         self.kernels = nn.ParameterList(
-            normal(outputs, inputs, stddev=_GAIN / math.sqrt(inputs))
-            for inputs, outputs in zip(hidden[:-1], hidden[1:], strict=True)
+            normal(outputs, inputs, stddev=_GAIN / math.sqrt(inputs)) for inputs, outputs in itertools.pairwise(hidden)
         )
         self.biases = nn.ParameterList(nn.Parameter(torch.zeros(units)) for units in hidden)
         self.conditions = conditions

@@ -1,0 +1,53 @@
+"""What can be known to go wrong before anything is started."""
+
+import os
+from pathlib import Path
+
+from bbh_dist.config import MEASURES, ConfigError, Experiment, Mistake, SearchSpace
+from bbh_dist.networks import build_network
+from bbh_dist.tasks import Task, load_task
+
+
+def check_experiment(experiment: Experiment, data: str, prefix: str = "") -> Task:
+    """The experiment's task, loaded and found to suit it. `prefix` stands before the keys of mistakes.
+
+    Raises:
+        DataError: data is missing or damaged.
+        ConfigError: the network does not take the inputs, or a batch is larger than the training data.
+    """
+    task = load_task(experiment.task, Path(data))
+    try:
+        build_network(experiment.network, task.input_shape, task.classes)
+    except ValueError as error:
+        raise ConfigError(Mistake(experiment.task, str(error), key=f"{prefix}network")) from error
+    if len(task.train) < experiment.batch_size:
+        rule = f"must be at most the {len(task.train)} training examples"
+        raise ConfigError(Mistake(experiment.task, rule, key=f"{prefix}batch_size", got=str(experiment.batch_size)))
+    return task
+
+
+def check_space(space: SearchSpace, data: str) -> None:
+    """See that the base experiment suits its task and that the task can give every objective.
+
+    Raises:
+        DataError: data is missing or damaged.
+        ConfigError: as `check_experiment`, or an objective needs outliers that the task does not have.
+    """
+    task = check_experiment(space.base, data, "base.")
+    for index, objective in enumerate(space.objectives):
+        if MEASURES[objective.metric.removeprefix("val/")].needs_outliers and task.outliers_validation is None:
+            rule = f"{space.base.task} has no outliers to measure it on (x_outlier)"
+            raise ConfigError(Mistake(space.base.task, rule, key=f"objectives.{index}.metric", got=objective.metric))
+
+
+def check_writable(path: str | None, flag: str) -> None:
+    """See that a file can be written, without making or changing it.
+
+    Raises:
+        ConfigError: its folder does not exist or may not be written.
+    """
+    if path is None:
+        return
+    folder = Path(path).resolve().parent
+    if not folder.is_dir() or not os.access(folder, os.W_OK) or Path(path).is_dir():
+        raise ConfigError(Mistake(flag, "cannot be written", got=path))

@@ -1,0 +1,71 @@
+"""Train one experiment: `python -m bbh_dist.train --job FILE`."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from bbh_dist.command_line import keep_to, parser, run, workers_flag
+from bbh_dist.config import load_experiment
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Parse, check everything that can be checked before anything starts, train, say what came out."""
+    options = parser(
+        "train",
+        "Train one experiment and measure it on test data; over several workers by Ray Train.",
+        "python -m bbh_dist.train --job jobs/digits5_bbh.yaml --set method.generator.kind=layerwise --seed 1",
+    )
+    options.add_argument("--job", required=True, metavar="FILE", help="the experiment (see jobs/)")
+    options.add_argument("--seed", type=int, metavar="N", help="seed of the run (seed)")
+    given = options.parse_args(arguments)
+    flags = workers_flag(given.workers)
+    if given.seed is not None:
+        flags.append((f"--seed {given.seed}", "seed", given.seed))
+    experiment = load_experiment(given.job, given.assignments, flags)
+
+    keep_to(given.storage)
+    from bbh_dist.preflight import check_writable  # imported here: --help and mistakes need no torch
+    from bbh_dist.training_run import RunOptions, TrainingRun
+
+    check_writable(given.json, "--json")
+    console = Console()
+    training = TrainingRun(
+        experiment,
+        RunOptions(
+            stem=Path(given.job).stem,
+            name=given.name,
+            storage=given.storage,
+            tracking_uri=given.tracking_uri,
+            address=given.address,
+            data=given.data,
+            resume=given.resume,
+            verbose=given.verbose,
+            console=console,
+        ),
+    )
+    console.print(f"run [bold]{training.folder.name}[/bold], folder {training.folder.path}")
+    result = training.run()
+    if given.json:
+        Path(given.json).write_text(json.dumps(result, indent=2), encoding="utf-8")
+    show(console, result)
+
+
+def show(console: Console, result: dict[str, Any]) -> None:
+    """Print the measures on test data, the time, and how to look at the run."""
+    table = Table(title="test data", title_justify="left")
+    table.add_column("measure")
+    table.add_column("value", justify="right")
+    for name, value in result["metrics"].items():
+        if name.startswith("test/"):
+            table.add_row(name, f"{value:.4g}")
+    console.print(table)
+    print(f"figures: {result['figures']}")
+    print(f"trained in {result['seconds']:.1f} s, {result['step_ms']:.1f} ms a step; look at the run: {result['ui']}")
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,236 @@
+"""One tracked training run, in this process or over several workers: what `python -m bbh_dist.train` does."""
+
+import json
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from bbh_dist.command_line import RunFailed
+from bbh_dist.config import ConfigError, Experiment, Mistake, to_yaml
+from bbh_dist.preflight import check_experiment
+from bbh_dist.provenance import provenance
+from bbh_dist.report import draw_run, draw_training
+from bbh_dist.storage import open_folder
+from bbh_dist.tasks import data_directory
+from bbh_dist.tracking import Tracker, masked, tracking_uri, ui_command
+from bbh_dist.training import Diverged, Trainer
+
+CHECKPOINTS = "checkpoints"
+_SHOWN = ("train/nll", "train/kl", "val/error", "val/nll", "val/entropy_auc", "val/outlier_entropy_auc")
+_POLL_SECONDS = 0.5
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    """What a command line says beside the experiment."""
+
+    stem: str
+    name: str | None = None
+    storage: str | None = None
+    tracking_uri: str | None = None
+    address: str | None = None
+    data: str | None = None
+    resume: bool = False
+    verbose: bool = False
+    console: Console = field(default_factory=Console)
+
+
+class TrainingRun:
+    """A run's folder, its tracking run, and its way to the measures on test data."""
+
+    def __init__(self, experiment: Experiment, options: RunOptions) -> None:
+        self.experiment, self.options, self.console = experiment, options, options.console
+        self.data = str(data_directory(options.data))
+        self.task = check_experiment(experiment, self.data)
+        self._check_resources()
+        self.folder, resumed = open_folder(options.storage, options.name, options.stem, options.resume)
+        if resumed and self.folder.config() != to_yaml(experiment):
+            rule = f"the experiment must be as the run began, see {self.folder.path / 'config.yaml'}"
+            raise ConfigError(Mistake("--resume", rule))
+        record = self.folder.record() if resumed else {}
+        uri = record.get("tracking_uri") or tracking_uri(options.tracking_uri)
+        self.tracker = Tracker(uri, options.stem)
+        if resumed:
+            self.run_id: str = record["run_id"]
+        else:
+            self.run_id = self._start_run()
+            self.folder.create(to_yaml(experiment), {"run_id": self.run_id, "tracking_uri": uri})
+
+    def run(self) -> dict[str, Any]:
+        """Train what is left, measure on test data, and return the results as JSON has them.
+
+        A run that has ended is not repeated: its results are returned again.
+
+        Raises:
+            RunFailed: training diverged or its workers were lost.
+        """
+        done: dict[str, Any] | None = self.folder.record().get("result")
+        if done is not None:
+            return done
+        with self.folder.lock():
+            self.tracker.reopen_run(self.run_id)
+            try:
+                last = self._train_here() if self.experiment.parallel.workers == 1 else self._train_over_workers()
+                result = self._finish(last)
+            except KeyboardInterrupt:
+                self.tracker.end_run(self.run_id, "KILLED")
+                raise
+            except BaseException as error:
+                self.tracker.tag(self.run_id, "reason", " ".join(str(error).split()))
+                self.tracker.end_run(self.run_id, "FAILED")
+                raise
+            self.tracker.end_run(self.run_id, "FINISHED")
+            self.folder.write_record({**self.folder.record(), "result": result})
+        return result
+
+    def _train_here(self) -> dict[str, Any]:
+        parallel = self.experiment.parallel
+        if parallel.cpus_per_worker is not None:
+            torch.set_num_threads(parallel.cpus_per_worker)
+        trainer = Trainer(self.experiment, self.task, device=torch.device("cuda" if parallel.use_gpu else "cpu"))
+        checkpoints = self.folder.path / CHECKPOINTS
+        if trainer.resume(checkpoints):
+            self.console.print(f"going on after epoch {trainer.epoch}")
+        try:
+            while not trainer.done:
+                with _StepBar(self.console, f"epoch {trainer.epoch + 1}/{self.experiment.epochs}") as on_step:
+                    metrics = trainer.run_epoch(on_step)
+                if trainer.done or trainer.epoch % self.experiment.checkpoint_every_epochs == 0:
+                    trainer.save(checkpoints)
+                self._report(metrics)
+        except Diverged as error:
+            raise RunFailed(str(error)) from error
+        self.console.print(f"measuring on test data, {self.experiment.evaluation.samples} weight samples")
+        measures, curves = trainer.test()
+        return {**trainer.history[-1], **measures, "details": {"curves": curves, "history": trainer.history}}
+
+    def _train_over_workers(self) -> dict[str, Any]:
+        from bbh_dist.cluster.data_parallel import REPORTS, fit, last_report
+        from bbh_dist.cluster.session import cluster, concurrency
+
+        follower = _Follower(self.folder.path / REPORTS, self._report)
+        with cluster(self.options.address, self.options.verbose) as available:
+            concurrency(self.experiment.parallel, available)
+            try:
+                with follower:
+                    fit(self.experiment, data=self.data, folder=self.folder.path, final=True)
+            except RuntimeError as error:
+                raise RunFailed(f"the workers were lost: {' '.join(str(error).split())[:300]}") from error
+        last = last_report(self.folder.path)
+        if "failure" in last:
+            raise RunFailed(last["failure"])
+        return last
+
+    def _report(self, result: dict[str, Any]) -> None:
+        """Show and track an epoch."""
+        metrics = {key: value for key, value in result.items() if isinstance(value, int | float)}
+        metrics = {key: value for key, value in metrics.items() if key == "epoch" or "/" in key}
+        if "epoch" not in metrics:
+            return
+        shown = "  ".join(f"{name} {metrics[name]:.4g}" for name in _SHOWN if name in metrics)
+        seconds = metrics.get("time/train_seconds", 0)
+        self.console.print(
+            f"epoch {metrics['epoch']:.0f}/{self.experiment.epochs}  {shown}  {seconds:.1f} s", highlight=False
+        )
+        self.tracker.log_epoch(self.run_id, metrics)
+
+    def _finish(self, last: dict[str, Any]) -> dict[str, Any]:
+        metrics = {key: value for key, value in last.items() if key.startswith(("train/", "val/", "test/", "time/"))}
+        details = last["details"]
+        tests = {key: value for key, value in metrics.items() if key.startswith("test/")}
+        self.tracker.log(self.run_id, tests, int(last["epoch"]))
+        figures = self.folder.path / "figures"
+        for path in draw_run(details["curves"], figures) + draw_training(details["history"], figures):
+            self.tracker.log_file(self.run_id, path, "figures")
+        return {
+            "run_id": self.run_id,
+            "tracking_uri": masked(self.tracker.uri),
+            "metrics": metrics,
+            "seconds": metrics["time/train_seconds"],
+            "step_ms": metrics["time/step_ms"],
+            "figures": str(figures),
+            "ui": ui_command(self.tracker.uri, self.tracker.experiment_id),
+        }
+
+    def _start_run(self) -> str:
+        experiment, method = self.experiment, self.experiment.method
+        params: dict[str, object] = {
+            "task": experiment.task,
+            "network": experiment.network,
+            "method": method.name,
+            "epochs": experiment.epochs,
+            "batch_size": experiment.batch_size,
+            "optimizer.lr": experiment.optimizer.lr,
+            "kl_weight": method.kl_weight,
+            "workers": experiment.parallel.workers,
+        }
+        if method.name == "bbh":
+            params |= {"generator": method.generator.kind, "divergence": method.divergence}
+        tags = {**provenance(), "kind": "train", "seed": experiment.seed}
+        return self.tracker.start_run(self.folder.name, tags=tags, params=params, config=to_yaml(experiment))
+
+    def _check_resources(self) -> None:
+        parallel = self.experiment.parallel
+        if parallel.use_gpu and parallel.workers == 1 and not torch.cuda.is_available():
+            raise ConfigError(
+                Mistake("does not fit", "this machine has no CUDA GPU", key="parallel.use_gpu", got="true")
+            )
+        if parallel.workers > 1 and self.options.address is None:
+            from bbh_dist.cluster.session import concurrency, local_resources
+
+            concurrency(parallel, local_resources())
+
+
+class _StepBar:
+    """A bar over the steps of an epoch that vanishes with it; nothing where nobody watches."""
+
+    def __init__(self, console: Console, label: str) -> None:
+        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+        self._progress = Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
+        self._task = self._progress.add_task(label, total=None)
+
+    def __enter__(self) -> Callable[[int, int], None]:
+        self._progress.start()
+        return lambda step, steps: self._progress.update(self._task, completed=step, total=steps)
+
+    def __exit__(self, *error: object) -> None:
+        self._progress.stop()
+
+
+class _Follower:
+    """Reads the lines that the first worker appends to its reports, in a thread, and hands each on once."""
+
+    def __init__(self, path: Path, report: Callable[[dict[str, Any]], None]) -> None:
+        self.path, self.report = path, report
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._follow, daemon=True)
+        self._read = 0
+
+    def __enter__(self) -> None:
+        self._thread.start()
+
+    def __exit__(self, *error: object) -> None:
+        self._stop.set()
+        self._thread.join()
+        self._catch_up()
+
+    def _follow(self) -> None:
+        while not self._stop.is_set():
+            self._catch_up()
+            time.sleep(_POLL_SECONDS)
+
+    def _catch_up(self) -> None:
+        if not self.path.exists():
+            return
+        with open(self.path, encoding="utf-8") as file:
+            file.seek(self._read)
+            while (line := file.readline()).endswith("\n"):
+                self._read = file.tell()
+                self.report(json.loads(line))
