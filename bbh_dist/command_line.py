@@ -10,8 +10,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, NoReturn
 
-from bbh_dist.config import ConfigError
-from bbh_dist.tasks import DataError
+from bbh_dist.config import ConfigError, DataError
 
 DONE, FAILED, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
 

@@ -13,7 +13,10 @@ from torch import Tensor
 
 
 def keyed_generator(*key: int | str, device: torch.device | str = "cpu") -> torch.Generator:
-    """A random generator whose state is decided by the key alone."""
+    """A random generator whose state is decided by the key alone.
+
+    On CPU torch's generator takes the lower 32 bits of a seed, so two of many million keys may share a stream.
+    """
     digest = hashlib.blake2b("/".join(map(str, key)).encode(), digest_size=8).digest()
     generator = torch.Generator(device=device)
     return generator.manual_seed(int.from_bytes(digest, "big") >> 1)

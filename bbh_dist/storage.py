@@ -5,6 +5,7 @@ import fcntl
 import json
 import os
 import re
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -33,17 +34,46 @@ class RunFolder:
             ConfigError: the folder cannot be written.
         """
         try:
-            self.path.mkdir(parents=True)
-            (self.path / "config.yaml").write_text(config, encoding="utf-8")
+            self.path.mkdir(parents=True, exist_ok=True)
+            self._write("config.yaml", config)
             self.write_record(record)
         except OSError as error:
-            raise ConfigError(
-                Mistake("--storage", f"cannot be written: {error.strerror}", got=str(self.path))
-            ) from error
+            raise self._unwritable(error) from error
+
+    @contextlib.contextmanager
+    def making(self) -> Iterator[None]:
+        """Make the folder, and take it away again if what is done meanwhile raises.
+
+        Raises:
+            ConfigError: the folder cannot be made.
+        """
+        missing = [path for path in (self.path, *self.path.parents) if not path.exists()]
+        try:
+            self.path.mkdir(parents=True)
+        except OSError as error:
+            raise self._unwritable(error) from error
+        try:
+            yield
+        except BaseException:
+            shutil.rmtree(missing[-1], ignore_errors=True)
+            raise
+
+    def update(self, config: str, record: dict[str, Any]) -> None:
+        """Store a configuration that asks for more of the same, and what has to be known to go on."""
+        self._write("config.yaml", config)
+        self.write_record(record)
 
     def config(self) -> str:
-        """The resolved configuration that was stored."""
-        return (self.path / "config.yaml").read_text(encoding="utf-8")
+        """The resolved configuration that was stored.
+
+        Raises:
+            ConfigError: it is missing or not readable.
+        """
+        path = self.path / "config.yaml"
+        try:
+            return path.read_text(encoding="utf-8")
+        except (OSError, ValueError) as error:
+            raise ConfigError(Mistake(str(path), f"cannot be read: {error}")) from error
 
     def record(self) -> dict[str, Any]:
         """What was stored to go on.
@@ -75,9 +105,15 @@ class RunFolder:
 
     def write_record(self, record: dict[str, Any]) -> None:
         """Store what has to be known to go on, atomically."""
-        temporary = self.path / f".{_RECORD}.{os.getpid()}"
-        temporary.write_text(json.dumps(record, indent=2), encoding="utf-8")
-        temporary.replace(self.path / _RECORD)
+        self._write(_RECORD, json.dumps(record, indent=2))
+
+    def _write(self, name: str, text: str) -> None:
+        temporary = self.path / f".{name}.{os.getpid()}"
+        temporary.write_text(text, encoding="utf-8")
+        temporary.replace(self.path / name)
+
+    def _unwritable(self, error: OSError) -> ConfigError:
+        return ConfigError(Mistake("--storage", f"cannot be written: {error.strerror}", got=str(self.path)))
 
 
 def open_folder(storage: str | None, name: str | None, stem: str, resume: bool) -> tuple[RunFolder, bool]:

@@ -16,7 +16,7 @@ from bbh_dist.command_line import RunFailed
 from bbh_dist.config import ConfigError, Experiment, Mistake, to_yaml
 from bbh_dist.preflight import check_experiment
 from bbh_dist.provenance import provenance
-from bbh_dist.report import draw_run, draw_training
+from bbh_dist.resumable import run_once
 from bbh_dist.storage import open_folder
 from bbh_dist.tasks import data_directory
 from bbh_dist.tracking import Tracker, masked, tracking_uri, ui_command
@@ -54,14 +54,16 @@ class TrainingRun:
         if resumed and self.folder.config() != to_yaml(experiment):
             rule = f"the experiment must be as the run began, see {self.folder.path / 'config.yaml'}"
             raise ConfigError(Mistake("--resume", rule))
-        record = self.folder.record() if resumed else {}
-        uri = record.get("tracking_uri") or tracking_uri(options.tracking_uri)
-        self.tracker = Tracker(uri, options.stem)
         if resumed:
+            record = self.folder.record()
+            self.tracker = Tracker(record["tracking_uri"], options.stem)
             self.run_id: str = record["run_id"]
         else:
-            self.run_id = self._start_run()
-            self.folder.create(to_yaml(experiment), {"run_id": self.run_id, "tracking_uri": uri})
+            with self.folder.making():
+                uri = tracking_uri(options.tracking_uri)
+                self.tracker = Tracker(uri, options.stem)
+                self.run_id = self._start_run()
+                self.folder.create(to_yaml(experiment), {"run_id": self.run_id, "tracking_uri": uri})
 
     def run(self) -> dict[str, Any]:
         """Train what is left, measure on test data, and return the results as JSON has them.
@@ -71,24 +73,11 @@ class TrainingRun:
         Raises:
             RunFailed: training diverged or its workers were lost.
         """
-        done: dict[str, Any] | None = self.folder.record().get("result")
-        if done is not None:
-            return done
-        with self.folder.lock():
-            self.tracker.reopen_run(self.run_id)
-            try:
-                last = self._train_here() if self.experiment.parallel.workers == 1 else self._train_over_workers()
-                result = self._finish(last)
-            except KeyboardInterrupt:
-                self.tracker.end_run(self.run_id, "KILLED")
-                raise
-            except BaseException as error:
-                self.tracker.tag(self.run_id, "reason", " ".join(str(error).split()))
-                self.tracker.end_run(self.run_id, "FAILED")
-                raise
-            self.tracker.end_run(self.run_id, "FINISHED")
-            self.folder.write_record({**self.folder.record(), "result": result})
-        return result
+        return run_once(self.folder, self.tracker, self.run_id, self._run)
+
+    def _run(self) -> dict[str, Any]:
+        last = self._train_here() if self.experiment.parallel.workers == 1 else self._train_over_workers()
+        return self._finish(last)
 
     def _train_here(self) -> dict[str, Any]:
         parallel = self.experiment.parallel
@@ -98,6 +87,8 @@ class TrainingRun:
         checkpoints = self.folder.path / CHECKPOINTS
         if trainer.resume(checkpoints):
             self.console.print(f"going on after epoch {trainer.epoch}")
+            for metrics in trainer.history:  # what a killed process had not sent; what had arrived is left out
+                self.tracker.log_epoch(self.run_id, metrics)
         try:
             while not trainer.done:
                 with _StepBar(self.console, f"epoch {trainer.epoch + 1}/{self.experiment.epochs}") as on_step:
@@ -143,6 +134,8 @@ class TrainingRun:
 
     def _finish(self, last: dict[str, Any]) -> dict[str, Any]:
         metrics = {key: value for key, value in last.items() if key.startswith(("train/", "val/", "test/", "time/"))}
+        from bbh_dist.report import draw_run, draw_training  # imported here: it makes matplotlib's cache folder
+
         details = last["details"]
         tests = {key: value for key, value in metrics.items() if key.startswith("test/")}
         self.tracker.log(self.run_id, tests, int(last["epoch"]))

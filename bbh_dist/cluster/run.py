@@ -15,8 +15,9 @@ from bbh_dist.cluster.trainables import DETAILS, FAILURE, FINISHED, OneWorkerTri
 from bbh_dist.config import Parallel, SearchSpace
 
 _RESTARTS = 2
-# Zero would make Ray refuse the trial's placement; this much leaves every core to the workers.
-_DRIVER_CPUS = 0.01
+# The driver of a run with several workers holds a crumb of the head node and no CPU: even 0.01 CPU would keep two
+# one-CPU workers off a two-core machine for ever.
+_DRIVER = {"CPU": 0.0, "node:__internal_head__": 0.001}
 
 
 class _Proposals(Searcher):
@@ -115,7 +116,7 @@ def run_jobs(
     trainable: Any = OneWorkerTrial
     resources: dict[str, float] = {"CPU": parallel.cpus_per_worker or 1, "GPU": int(parallel.use_gpu)}
     if parallel.workers > 1:
-        trainable, resources = several_workers_trial, {"CPU": _DRIVER_CPUS}
+        trainable, resources = several_workers_trial, _DRIVER
     tuner = tune.Tuner(
         tune.with_resources(trainable, resources),
         tune_config=tune.TuneConfig(
@@ -132,6 +133,7 @@ def run_jobs(
             storage_path=str(folder / "ray"),
             callbacks=[_Watch(bridge)],
             failure_config=tune.FailureConfig(max_failures=_RESTARTS),
+            checkpoint_config=tune.CheckpointConfig(checkpoint_frequency=0, checkpoint_at_end=False),
             verbose=0,
         ),
     )

@@ -5,8 +5,10 @@ import logging
 import os
 import secrets
 import shutil
+import signal
 import sys
 import tempfile
+import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -78,7 +80,8 @@ def cluster(address: str | None, verbose: bool) -> Iterator[Resources]:
     quiet = logging.INFO if verbose else logging.ERROR
     if address is not None:
         try:
-            ray.init(address=address, log_to_driver=verbose, logging_level=quiet)
+            with _own_signals():
+                ray.init(address=address, log_to_driver=verbose, logging_level=quiet)
         except (ConnectionError, ValueError, RuntimeError) as error:
             reason = " ".join(str(error).split())[:200]
             raise ConfigError(Mistake("--address", f"no Ray cluster answers ({reason})", got=address)) from error
@@ -91,19 +94,29 @@ def cluster(address: str | None, verbose: bool) -> Iterator[Resources]:
     # Short, because Ray puts Unix sockets in it, whose paths may have 107 characters.
     folder = tempfile.mkdtemp(prefix="bbh-")
     try:
-        ray.init(
-            num_cpus=available.cpus,
-            num_gpus=available.gpus,
-            include_dashboard=False,
-            log_to_driver=verbose,
-            logging_level=quiet,
-            _temp_dir=folder,
-            _node_ip_address="127.0.0.1",
-        )
+        with _own_signals():
+            ray.init(
+                num_cpus=available.cpus,
+                num_gpus=available.gpus,
+                include_dashboard=False,
+                log_to_driver=verbose,
+                logging_level=quiet,
+                _temp_dir=folder,
+                _node_ip_address="127.0.0.1",
+            )
         yield available
     finally:
         ray.shutdown()
         shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def _own_signals() -> Iterator[None]:
+    """Keep this process's handling of SIGTERM, which `ray.init` replaces by an exit without clean-up."""
+    handler = signal.getsignal(signal.SIGTERM)
+    yield
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, handler)
 
 
 def _demand_token() -> None:

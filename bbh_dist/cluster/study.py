@@ -18,7 +18,7 @@ from bbh_dist.command_line import RunFailed
 from bbh_dist.config import ConfigError, Mistake, SearchSpace, to_yaml
 from bbh_dist.preflight import check_space
 from bbh_dist.provenance import provenance
-from bbh_dist.report import draw_run, draw_study, draw_training, rank_best
+from bbh_dist.resumable import run_once
 from bbh_dist.storage import open_folder
 from bbh_dist.tasks import data_directory
 from bbh_dist.tracking import Tracker, masked, tracking_uri, ui_command
@@ -52,38 +52,35 @@ class Study:
         if options.address is None:
             concurrency(space.base.parallel, local_resources())
         self.folder, resumed = open_folder(options.storage, options.name, options.stem, options.resume)
-        uri = self._stored_uri() if resumed else tracking_uri(options.tracking_uri)
-        if resumed:
-            self._check_unchanged()
-        self.tracker = Tracker(uri, self.folder.name)
         self.tags = provenance()
         if resumed:
+            self._check_unchanged()
+            self.tracker = Tracker(self._stored_uri(), self.folder.name)
             self.parent: str = self.folder.record()["parent_run_id"]
-            self.tracker.reopen_run(self.parent)
         else:
-            self.parent = self._start_parent()
-            self.folder.create(to_yaml(space), {"parent_run_id": self.parent, "tracking_uri": uri})
+            with self.folder.making():
+                uri = tracking_uri(options.tracking_uri)
+                self.tracker = Tracker(uri, self.folder.name)
+                self.parent = self._start_parent()
+                self.folder.create(to_yaml(space), {"parent_run_id": self.parent, "tracking_uri": uri})
 
     def run(self) -> dict[str, Any]:
         """Run what is left of the study and return its results as JSON has them.
 
+        A study that has ended, with the trials and the final runs that are asked for, is left as it is.
+
         Raises:
             RunFailed: no trial, or no final run, came to its end.
         """
-        try:
-            with self.folder.lock():
-                result = self._run()
-        except KeyboardInterrupt:
-            self.tracker.end_run(self.parent, "KILLED")
-            raise
-        except BaseException:
-            self.tracker.end_run(self.parent, "FAILED")
-            raise
-        self.tracker.end_run(self.parent, "FINISHED")
-        return result
+        if self.folder.config() != to_yaml(self.space):  # more trials or other final runs of the same search
+            record = self.folder.record()
+            record.pop("result", None)
+            self.folder.update(to_yaml(self.space), record)
+        return run_once(self.folder, self.tracker, self.parent, self._run)
 
     def _run(self) -> dict[str, Any]:
         from bbh_dist.cluster.optuna_study import OptunaJobs
+        from bbh_dist.report import rank_best  # imported here: it makes matplotlib's cache folder
 
         jobs = OptunaJobs(self.space, self.folder.path)
         with contextlib.ExitStack() as stack:
@@ -153,6 +150,8 @@ class Study:
             tracked.kill()
 
     def _log_results(self, jobs: Any, finals: FinalJobs, chosen: list[int], summaries: list[dict[str, Any]]) -> None:
+        from bbh_dist.report import draw_run, draw_study, draw_training
+
         figures = self.folder.path / "figures"
         for path in draw_study(jobs.rows(), self.space.objectives, jobs.importances(), chosen, figures):
             self.tracker.log_file(self.parent, path, "figures")

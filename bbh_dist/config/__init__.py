@@ -1,6 +1,6 @@
 """What a run is: typed experiments and search spaces, read from YAML with one-line errors."""
 
-from bbh_dist.config.errors import ConfigError, Mistake
+from bbh_dist.config.errors import ConfigError, DataError, Mistake
 from bbh_dist.config.experiment import (
     Anneal,
     BbhMethod,
@@ -22,6 +22,7 @@ __all__ = [
     "Anneal",
     "BbhMethod",
     "ConfigError",
+    "DataError",
     "EarlyStop",
     "Evaluation",
     "Experiment",

@@ -39,6 +39,10 @@ class ConfigError(Exception):
         super().__init__("\n".join(str(mistake) for mistake in self.mistakes))
 
 
+class DataError(Exception):
+    """Data that is missing or not what it should be. Command lines print it in one line and exit with code 2."""
+
+
 class RuleError(ValueError):
     """A rule that a validator found broken, with what a plain message cannot carry to a `Mistake`."""
 

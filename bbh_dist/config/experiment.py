@@ -1,5 +1,6 @@
 """An experiment: one training run, fully described. Every field says its unit, range and where its default is from."""
 
+import os
 from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
@@ -37,7 +38,7 @@ class SemiImplicit(Frozen):
 
     inner_samples: Annotated[int, Field(ge=0)] | None = None
     """Other draws of z that bound log q(w), K in the paper. Default: those of the step, kl_samples - 1, free."""
-    initial_stddev: Annotated[float, Field(gt=0, le=10)] = 0.2
+    initial_stddev: Annotated[float, Field(ge=1e-6, le=10)] = 0.2
     """Sigma at the start, in units of each tensor's scale (He's for kernels). Default: measured on MNIST."""
 
 
@@ -168,8 +169,11 @@ class Experiment(Frozen):
     @field_validator("task")
     @classmethod
     def _task_is_known(cls, task: str) -> str:
-        if task in TASKS or (task.startswith("npz:") and len(task) > len("npz:") and "\0" not in task):
+        if task in TASKS:
             return task
+        if task.startswith("npz:") and len(task) > len("npz:") and "\0" not in task:
+            # Absolute, because workers run elsewhere and a resolved configuration may.
+            return f"npz:{os.path.abspath(task.removeprefix('npz:'))}"
         raise RuleError(f"must be one of {', '.join(TASKS)}, npz:FILE", got=task, suggestion=nearest(task, TASKS))
 
     @field_validator("network")

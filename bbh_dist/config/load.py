@@ -93,9 +93,12 @@ def _space_key(key: list[str]) -> list[str]:
     first = key[0]
     if first == "search":
         return _search_key(key)
-    if first in SearchSpace.model_fields or nearest(first, SearchSpace.model_fields):
+    if first in SearchSpace.model_fields:
         return key
-    return ["base", *key] if first in Experiment.model_fields or nearest(first, Experiment.model_fields) else key
+    if first in Experiment.model_fields:
+        return ["base", *key]
+    known = nearest(first, [*SearchSpace.model_fields, *Experiment.model_fields])
+    return ["base", *key] if known in Experiment.model_fields else key
 
 
 def _search_key(key: list[str]) -> list[str]:

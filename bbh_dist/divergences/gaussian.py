@@ -41,7 +41,7 @@ def gaussian_moment_kl(samples: Sequence[Tensor], prior_stddev: float) -> Tensor
     for part_SD in samples:
         variance, mean = torch.var_mean(part_SD, dim=0)
         # A weight that does not vary has an infinite divergence; the floor keeps its gradient finite.
-        ratio = variance.clamp_min(torch.finfo(part_SD.dtype).tiny) / prior_stddev**2
+        ratio = (variance / prior_stddev**2).clamp_min(torch.finfo(part_SD.dtype).tiny)
         square = (mean.square() - variance / count) / prior_stddev**2
         total = total + 0.5 * (ratio + square - 1 - ratio.log() + log_bias).sum()
     return total

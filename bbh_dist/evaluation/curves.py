@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 
-from bbh_dist.evaluation.metrics import ECE_BINS
+from bbh_dist.evaluation.metrics import reliability
 from bbh_dist.evaluation.prediction import Prediction
 
 _GRID_POINTS = 201
@@ -14,26 +14,22 @@ _GRID_POINTS = 201
 def curves(prediction: Prediction, labels: torch.Tensor, outliers: Prediction | None) -> dict[str, Any]:
     """Entropy CDFs in and out of distribution on a grid in nats, and the bins of a reliability diagram.
 
-    A bin holds the examples whose largest probability lies in (i / 15, (i + 1) / 15]; empty bins are None.
+    The bins are those of the calibration error; empty ones are None.
     """
     classes = prediction.probabilities.shape[1]
     grid = torch.linspace(0, math.log(classes), _GRID_POINTS, dtype=torch.float64)
-    confidence, predicted = (part.cpu() for part in prediction.probabilities.max(1))
-    correct = (predicted == labels.cpu()).double()
-    bins = (confidence * ECE_BINS).ceil().long().sub(1).clamp(0, ECE_BINS - 1)
-    counts = torch.bincount(bins, minlength=ECE_BINS)
+    counts, confidence_sums, correct = reliability(prediction, labels)
 
-    def mean_per_bin(values: torch.Tensor) -> list[float | None]:
-        sums = torch.zeros(ECE_BINS, dtype=torch.float64).index_add(0, bins, values)
+    def mean_per_bin(sums: torch.Tensor) -> list[float | None]:
         return [float(total / n) if n else None for total, n in zip(sums, counts, strict=True)]
 
     result: dict[str, Any] = {
         "classes": classes,
         "entropy_grid": grid.tolist(),
         "entropy_cdf": _cdf(prediction, grid),
-        "confidence": mean_per_bin(confidence),
+        "confidence": mean_per_bin(confidence_sums),
         "accuracy": mean_per_bin(correct),
-        "bin_count": counts.tolist(),
+        "bin_count": counts.long().tolist(),
     }
     if outliers is not None:
         result["outlier_entropy_cdf"] = _cdf(outliers, grid)

@@ -53,10 +53,11 @@ def predict(method: Method, inputs: Tensor, noise: Noise) -> Prediction:
         drawn = method.draw(replace(noise, samples=chunk))
         parts = [method(batch, drawn) for batch in inputs.split(max(1, _EXAMPLES_TIMES_SAMPLES // len(chunk)))]
         probabilities = torch.cat([part.double().softmax(-1) for part in parts], dim=1)
-        # A point estimate has one sample, however many are asked for.
         samples += len(probabilities)
         entropies += entropy(probabilities).sum(0)
         total = probabilities.sum(0) if total is None else total + probabilities.sum(0)
+        if len(probabilities) < len(chunk):  # a point estimate has one sample, however many are asked for
+            break
     assert total is not None
     return Prediction(total / samples, entropies / samples)
 

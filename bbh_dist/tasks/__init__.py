@@ -3,10 +3,11 @@
 import os
 from pathlib import Path
 
+from bbh_dist.config import DataError
 from bbh_dist.tasks.digits import load_digits5
 from bbh_dist.tasks.mnist import load_mnist
 from bbh_dist.tasks.npz import load_npz
-from bbh_dist.tasks.task import DataError, Split, Task
+from bbh_dist.tasks.task import Split, Task
 
 __all__ = ["DataError", "Split", "Task", "data_directory", "load_task"]
 

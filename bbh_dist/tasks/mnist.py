@@ -10,7 +10,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from bbh_dist.tasks.task import DataError, Split, Task, shuffled
+from bbh_dist.config import DataError
+from bbh_dist.tasks.task import Split, Task, shuffled
 from bbh_dist.tasks.torchvision_import import import_torchvision
 
 _VALIDATION = 5_000

@@ -4,14 +4,14 @@ Optional: x_val and y_val (otherwise a fixed random tenth of the training data),
 Images are (N, H, W) or (N, H, W, C) and become (N, C, H, W); other inputs are (N, F). Bytes are divided by 255.
 """
 
-import zipfile
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from bbh_dist.tasks.task import DataError, Split, Task, shuffled
+from bbh_dist.config import DataError
+from bbh_dist.tasks.task import Split, Task, shuffled
 
 _REQUIRED = ("x_train", "y_train", "x_test", "y_test")
 
@@ -29,6 +29,7 @@ def load_npz(path: Path) -> Task:
     if ("x_val" in arrays) != ("y_val" in arrays):
         raise DataError(f"{path}: x_val and y_val must stand together")
     train, test = _split(path, arrays, "train"), _split(path, arrays, "test")
+    classes = _classes(path, train.labels)  # before a tenth is held out, which may take all examples of a class
     if "x_val" in arrays:
         validation = _split(path, arrays, "val")
     else:
@@ -38,21 +39,22 @@ def load_npz(path: Path) -> Task:
         inputs = _inputs(path, "x_outlier", arrays["x_outlier"])
         inputs = inputs[shuffled("npz/outliers", len(inputs))]
         outliers = (inputs[: len(inputs) // 2], inputs[len(inputs) // 2 :])
-    task = Task(f"npz:{path}", int(train.labels.max()) + 1, train, validation, test, *outliers)
+    task = Task(f"npz:{path}", classes, train, validation, test, *outliers)
     _check(path, task)
     return task
 
 
 def _read(path: Path) -> dict[str, np.ndarray]:
     try:
-        with np.load(path, allow_pickle=False) as archive:
-            if not isinstance(archive, np.lib.npyio.NpzFile):
-                raise DataError(f"{path}: must be an .npz archive")
-            return {name: archive[name] for name in archive.files}
+        loaded = np.load(path, allow_pickle=False)
+        if isinstance(loaded, np.lib.npyio.NpzFile):
+            with loaded as archive:
+                return {name: np.asarray(archive[name]) for name in archive.files}
     except FileNotFoundError as error:
         raise DataError(f"{path}: no such file") from error
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile, AttributeError) as error:
+    except Exception as error:  # of a damaged file NumPy, zipfile, zlib and Python's parser raise a dozen kinds
         raise DataError(f"{path}: not a readable .npz archive: {' '.join(str(error).split())}") from error
+    raise DataError(f"{path}: must be an .npz archive, got a single array")
 
 
 def _split(path: Path, arrays: dict[str, np.ndarray], part: str) -> Split:
@@ -68,12 +70,13 @@ def _split(path: Path, arrays: dict[str, np.ndarray], part: str) -> Split:
 
 
 def _inputs(path: Path, name: str, array: np.ndarray) -> Tensor:
-    if array.ndim not in (2, 3, 4) or array.dtype.kind not in "uif" or array.shape[0] < 2:
+    if array.ndim not in (2, 3, 4) or array.dtype.kind not in "uif" or array.shape[0] < 2 or array.size == 0:
         raise DataError(
             f"{path}: {name} must hold at least 2 inputs of numbers, (N, F), (N, H, W) or (N, H, W, C), "
             f"got {array.dtype} of shape {array.shape}"
         )
-    inputs = torch.from_numpy(array.astype(np.float32))
+    with np.errstate(over="ignore"):  # what overflows is refused below
+        inputs = torch.from_numpy(array.astype(np.float32))
     if array.dtype == np.uint8:
         inputs = inputs / 255
     if not inputs.isfinite().all():
@@ -81,6 +84,14 @@ def _inputs(path: Path, name: str, array: np.ndarray) -> Tensor:
     if array.ndim == 3:
         return inputs.unsqueeze(1)
     return inputs.permute(0, 3, 1, 2).contiguous() if array.ndim == 4 else inputs
+
+
+def _classes(path: Path, labels: Tensor) -> int:
+    low, high = int(labels.min()), int(labels.max())
+    if low < 0 or not 1 <= high < len(labels):
+        rule = f"at least 2 classes, numbered from 0, no more than its {len(labels)} examples"
+        raise DataError(f"{path}: y_train must hold {rule}, got labels {low}..{high}")
+    return high + 1
 
 
 def _hold_out(path: Path, train: Split) -> tuple[Split, Split]:
@@ -92,12 +103,10 @@ def _hold_out(path: Path, train: Split) -> tuple[Split, Split]:
 
 
 def _check(path: Path, task: Task) -> None:
-    for name, split in (("train", task.train), ("val", task.validation), ("test", task.test)):
+    for name, split in (("val", task.validation), ("test", task.test)):
         low, high = int(split.labels.min()), int(split.labels.max())
         if low < 0 or high >= task.classes:
             raise DataError(f"{path}: y_{name} must lie in 0..{task.classes - 1} as in training, got {low}..{high}")
-    if task.classes < 2:
-        raise DataError(f"{path}: y_train must hold at least 2 classes")
     others = [task.validation.inputs, task.test.inputs]
     others += [part for part in (task.outliers_validation, task.outliers_test) if part is not None]
     for inputs in others:

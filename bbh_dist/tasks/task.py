@@ -8,10 +8,6 @@ from torch import Tensor
 from bbh_dist.noise import keyed_generator
 
 
-class DataError(Exception):
-    """Data that is missing or not what it should be. Command lines print it in one line and exit with code 2."""
-
-
 @dataclass(frozen=True)
 class Split:
     """Inputs (N, ...) of floats and class labels (N,)."""

@@ -60,6 +60,8 @@ class Tracker:
         os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
         from mlflow import MlflowClient
         from mlflow.exceptions import MlflowException
+
+        logging.getLogger("mlflow").setLevel(logging.WARNING)  # MLflow may have been imported before
         from sqlalchemy.exc import SQLAlchemyError
 
         self.uri = uri
@@ -74,7 +76,7 @@ class Tracker:
                 else self._client.create_experiment(experiment, artifact_location=_artifact_location(uri, experiment))
             )
         except (MlflowException, SQLAlchemyError, OSError) as error:
-            reason = " ".join(str(error).split())[:200]
+            reason = " ".join(str(error).replace(uri, masked(uri)).split())[:200]
             raise ConfigError(
                 Mistake("--tracking-uri", f"the tracking store must answer ({reason})", got=masked(uri))
             ) from error
@@ -109,6 +111,11 @@ class Tracker:
         self._client.update_run(run_id, status="RUNNING")
         history = self._client.get_metric_history(run_id, _EPOCH_METRIC)
         self._logged_epoch[run_id] = max((point.step for point in history), default=0)
+
+    def close_run(self, run_id: str) -> None:
+        """Set a run that is known to have ended to FINISHED, if it is not."""
+        if self._client.get_run(run_id).info.status != "FINISHED":
+            self.end_run(run_id, "FINISHED")
 
     def log_epoch(self, run_id: str, metrics: Mapping[str, float]) -> None:
         """Queue an epoch's metrics, under the step `metrics["epoch"]`; what is queued travels every 2 seconds."""

@@ -1,7 +1,7 @@
 """Checkpoints: tensors as safetensors, everything else as JSON, whole or absent.
 
-A checkpoint is a folder `epoch-000012` with `tensors.safetensors` and `state.json`, which holds the sha256 of the
-tensors. It is written under a temporary name, flushed to disk, and renamed. Nothing in it needs pickle.
+A checkpoint is a folder `epoch-000012` with `tensors.safetensors` and `state.json`, which holds the sha256 of both. It
+is written under a temporary name, flushed to disk, and renamed. Nothing in it needs pickle.
 """
 
 import hashlib
@@ -33,7 +33,7 @@ def save_checkpoint(folder: Path, epoch: int, tensors: dict[str, Tensor], state:
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir(parents=True)
     save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, temporary / _TENSORS)
-    content = {"sha256": _sha256(temporary / _TENSORS), **state}
+    content = {"sha256": _sha256(temporary / _TENSORS, state), **state}
     (temporary / _STATE).write_text(json.dumps(content), encoding="utf-8")
     for path in (temporary / _TENSORS, temporary / _STATE, temporary):
         _flush(path)
@@ -64,11 +64,11 @@ def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     try:
         state = json.loads((path / _STATE).read_text(encoding="utf-8"))
         expected = state.pop("sha256")
-        if _sha256(path / _TENSORS) != expected:
-            raise CheckpointError(f"{_TENSORS} does not have the sha256 that {_STATE} states")
+        if _sha256(path / _TENSORS, state) != expected:
+            raise CheckpointError(f"{_TENSORS} and {_STATE} do not have the sha256 that {_STATE} states")
         return load_file(path / _TENSORS), state
-    except (OSError, ValueError, KeyError, AttributeError, SafetensorError) as error:
-        raise CheckpointError(str(error)) from error
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, SafetensorError) as error:
+        raise CheckpointError(f"{type(error).__name__}: {error}") from error
 
 
 def _checkpoints(folder: Path) -> list[Path]:
@@ -77,9 +77,12 @@ def _checkpoints(folder: Path) -> list[Path]:
     return sorted(found, key=lambda path: int(path.name.removeprefix("epoch-")), reverse=True)
 
 
-def _sha256(path: Path) -> str:
+def _sha256(path: Path, state: dict[str, Any]) -> str:
+    """Of a file's bytes followed by the state, which JSON gives back as it was."""
     with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+        digest = hashlib.file_digest(file, "sha256")
+    digest.update(json.dumps(state).encode())
+    return digest.hexdigest()
 
 
 def _flush(path: Path) -> None:

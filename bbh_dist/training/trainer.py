@@ -76,12 +76,13 @@ class Trainer:
         train_seconds = time.perf_counter() - started
         self.seconds += train_seconds
         self.epoch += 1
-        samples = self.experiment.evaluation
-        last = self.epoch == self.experiment.epochs
+        samples, patience = self.experiment.evaluation, self.experiment.early_stop.patience
+        # Where the best epoch is kept, all are measured alike, and the best again in full at the end.
+        last = self.epoch == self.experiment.epochs and not patience
         metrics = self.evaluate("val", samples.samples if last else samples.epoch_samples)
         if not math.isfinite(metrics["val/nll"]):
             raise Diverged(f"validation NLL is {metrics['val/nll']} after epoch {self.epoch}")
-        if self.experiment.early_stop.patience:
+        if patience:
             metrics = self._keep_best(metrics)
         metrics = {
             "epoch": self.epoch,

@@ -1,0 +1,41 @@
+"""What fits on a cluster, and what is refused with the arithmetic."""
+
+import pytest
+
+from bbh_dist.cluster.session import Resources, concurrency, needs
+from bbh_dist.config import ConfigError, Parallel
+
+
+@pytest.mark.parametrize(
+    ("parallel", "available", "runs"),
+    [
+        (Parallel(), Resources(2), 2),
+        (Parallel(workers=2), Resources(2), 1),
+        (Parallel(workers=2), Resources(5), 2),
+        (Parallel(workers=2, cpus_per_worker=3), Resources(13), 2),
+        (Parallel(use_gpu=True), Resources(16, 3), 3),
+        (Parallel(workers=2, use_gpu=True), Resources(16, 3), 1),
+        (Parallel(use_gpu=True), Resources(2, 8), 2),
+    ],
+)
+def test_concurrency_follows_from_need_and_cluster(parallel: Parallel, available: Resources, runs: int) -> None:
+    assert concurrency(parallel, available) == runs
+
+
+@pytest.mark.parametrize(
+    ("parallel", "available", "arithmetic"),
+    [
+        (Parallel(workers=4), Resources(2), "4 workers x 1 CPUs = 4 CPUs, the cluster has 2"),
+        (Parallel(workers=2, cpus_per_worker=2), Resources(3), "2 workers x 2 CPUs = 4 CPUs, the cluster has 3"),
+        (Parallel(workers=8, use_gpu=True), Resources(16, 0), "8 workers x 1 GPU = 8 GPUs, the cluster has 0"),
+    ],
+)
+def test_what_cannot_fit_is_refused_with_the_arithmetic(
+    parallel: Parallel, available: Resources, arithmetic: str
+) -> None:
+    with pytest.raises(ConfigError, match=arithmetic):
+        concurrency(parallel, available)
+
+
+def test_the_driver_of_several_workers_needs_no_cpu() -> None:
+    assert needs(Parallel(workers=2)) == Resources(2, 0)

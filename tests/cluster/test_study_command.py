@@ -1,0 +1,212 @@
+"""`python -m bbh_dist.tune` and `train --workers` for real: Ray, Optuna, MLflow, processes and signals."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from pathlib import Path
+
+import optuna
+import pytest
+from mlflow import MlflowClient
+from mlflow.entities import Run
+
+SPACE = """
+base:
+  task: digits5
+  network: mlp:16
+  method: {name: map}
+  optimizer: {name: sgd, lr: 0.01}
+  epochs: 3
+  batch_size: 50
+search:
+  optimizer.lr: {loguniform: [0.005, 0.05]}
+  method.prior_stddev: {choice: [0.3, 1.0, 1.0e-12]}     # the last one diverges
+objectives:
+  - {metric: val/nll, direction: minimize}
+  - {metric: val/outlier_entropy_auc, direction: minimize}
+scheduler: {name: asha, metric: val/nll, grace_epochs: 1, reduction_factor: 2}
+sampler: {name: random, seed: 5}
+trials: 6
+final: {top: 1, seeds: [3, 4]}
+"""
+
+
+def command(folder: Path, name: str, *arguments: str) -> list[str]:
+    store = f"sqlite:///{folder / 'mlflow.db'}"
+    common = ["--storage", str(folder / "runs"), "--tracking-uri", store]
+    return [sys.executable, "-m", f"bbh_dist.{name}", *arguments, *common]
+
+
+def finish(folder: Path, name: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        command(folder, name, *arguments), cwd=folder, capture_output=True, text=True, timeout=200, check=False
+    )
+
+
+def runs(folder: Path, experiment: str) -> tuple[Run, list[Run]]:
+    """The parent run and its children, as the store's own client reads them back."""
+    client = MlflowClient(tracking_uri=f"sqlite:///{folder / 'mlflow.db'}")
+    found = client.search_runs([client.get_experiment_by_name(experiment).experiment_id])
+    (parent,) = [run for run in found if "mlflow.parentRunId" not in run.data.tags]
+    children = [run for run in found if run.data.tags.get("mlflow.parentRunId") == parent.info.run_id]
+    assert len(children) == len(found) - 1
+    return parent, children
+
+
+def trials(folder: Path, study: str) -> list[optuna.trial.FrozenTrial]:
+    path = folder / "runs" / study / "optuna.journal"
+    storage = optuna.storages.JournalStorage(optuna.storages.journal.JournalFileBackend(str(path)))
+    return optuna.load_study(study_name=study, storage=storage).trials
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, subprocess.CompletedProcess[str]]:
+    """A study that has run to its end."""
+    folder = tmp_path_factory.mktemp("study")
+    (folder / "space.yaml").write_text(SPACE)
+    return folder, finish(folder, "tune", "--space", "space.yaml", "--json", "out.json")
+
+
+def test_study_ends_with_trials_in_true_states(study: tuple[Path, subprocess.CompletedProcess[str]]) -> None:
+    folder, done = study
+    assert done.returncode == 0, done.stdout + done.stderr
+    result = json.loads((folder / "out.json").read_text())
+    recorded = trials(folder, "space")
+    assert [trial["number"] for trial in result["trials"]] == list(range(6))
+    assert [trial["state"] for trial in result["trials"]] == [trial.state.name for trial in recorded]
+    states = Counter(trial.state.name for trial in recorded)
+    assert set(states) == {"COMPLETE", "PRUNED", "FAIL"}
+    for trial in recorded:
+        assert (trial.state.name == "FAIL") == (trial.params["method.prior_stddev"] == "1e-12")
+        if trial.state.name == "FAIL":
+            assert "not finite" in trial.user_attrs["reason"]
+
+
+def test_study_is_told_to_mlflow(study: tuple[Path, subprocess.CompletedProcess[str]]) -> None:
+    folder, _ = study
+    parent, children = runs(folder, "space")
+    recorded = {f"trial-{trial.number}": trial for trial in trials(folder, "space")}
+    by_name = {run.info.run_name: run for run in children}
+    assert set(by_name) == {*recorded, *(name for name in by_name if name.startswith("final-"))}
+    client = MlflowClient(tracking_uri=f"sqlite:///{folder / 'mlflow.db'}")
+    for name, trial in recorded.items():
+        run = by_name[name]
+        assert run.info.status == ("FAILED" if trial.state.name == "FAIL" else "FINISHED")
+        assert run.data.tags["state"] == trial.state.name
+        assert set(run.data.params) == {"optimizer.lr", "method.prior_stddev"}
+        assert "version.torch" in run.data.tags
+        if trial.state.name == "COMPLETE":
+            history = client.get_metric_history(run.info.run_id, "val/nll")
+            assert [point.step for point in history] == [1, 2, 3]
+            assert history[-1].value == trial.values[0]
+        assert "config.yaml" in [file.path for file in client.list_artifacts(run.info.run_id)]
+    assert parent.info.status == "FINISHED"
+    assert parent.data.metrics["best/val/nll"] == min(t.values[0] for t in recorded.values() if t.values)
+    figures = {Path(file.path).name for file in client.list_artifacts(parent.info.run_id, "figures")}
+    assert {"history.png", "pareto_front.png"} <= figures
+
+
+def test_final_runs_are_measured_on_test_data(study: tuple[Path, subprocess.CompletedProcess[str]]) -> None:
+    folder, done = study
+    parent, children = runs(folder, "space")
+    finals = [run for run in children if run.data.tags["kind"] == "final"]
+    assert sorted(run.data.tags["seed"] for run in finals) == ["3", "4"]
+    values = [run.data.metrics["test/nll"] for run in finals]
+    final = json.loads((folder / "out.json").read_text())["final"]
+    assert final["seeds"] == [3, 4]
+    assert final["metrics"]["test/nll"]["mean"] == pytest.approx(sum(values) / 2)
+    assert final["metrics"]["test/nll"]["std"] == pytest.approx(abs(values[0] - values[1]) / 2**0.5)
+    assert parent.data.metrics["final/test/nll/mean"] == pytest.approx(sum(values) / 2)
+    trial_runs = [run for run in children if run.data.tags["kind"] == "trial"]
+    assert not [name for run in trial_runs for name in run.data.metrics if name.startswith("test/")]
+    assert "mlflow ui --backend-store-uri sqlite:///" in done.stdout
+
+
+def test_resuming_a_finished_study_changes_nothing(study: tuple[Path, subprocess.CompletedProcess[str]]) -> None:
+    folder, _ = study
+    recorded, tracked = trials(folder, "space"), _tracked(folder)
+    again = finish(folder, "tune", "--space", "space.yaml", "--resume", "--json", "again.json")
+    assert again.returncode == 0, again.stderr
+    assert trials(folder, "space") == recorded
+    assert _tracked(folder) == tracked
+    assert json.loads((folder / "again.json").read_text()) == json.loads((folder / "out.json").read_text())
+
+
+def _tracked(folder: Path) -> list[dict]:
+    parent, children = runs(folder, "space")
+    return sorted((run.to_dictionary() for run in [parent, *children]), key=lambda run: run["info"]["run_id"])
+
+
+def test_resuming_with_another_space_is_refused(study: tuple[Path, subprocess.CompletedProcess[str]]) -> None:
+    folder, _ = study
+    done = finish(folder, "tune", "--space", "space.yaml", "--resume", "--set", "sampler.seed=6")
+    assert done.returncode == 2
+    assert done.stderr.strip().count("\n") == 0
+    assert "sampler" in done.stderr
+
+
+def test_interrupt_ends_cleanly_and_resume_goes_on(tmp_path: Path) -> None:
+    (tmp_path / "long.yaml").write_text(SPACE.replace("epochs: 3", "epochs: 2000").replace("name: asha", "name: none"))
+    arguments = ("--space", "long.yaml", "--trials", "2", "--seeds", "1")
+    process = subprocess.Popen(command(tmp_path, "tune", *arguments), cwd=tmp_path, stderr=subprocess.PIPE, text=True)
+    try:
+        deadline = time.monotonic() + 90
+        while time.monotonic() < deadline and not _epochs_logged(tmp_path):
+            time.sleep(0.5)
+        process.send_signal(signal.SIGINT)
+        _, errors = process.communicate(timeout=60)
+    finally:
+        process.kill()
+    assert process.returncode == 130, errors
+    parent, children = runs(tmp_path, "long")
+    assert {run.info.status for run in [parent, *children]} == {"KILLED"}
+    assert {trial.state.name for trial in trials(tmp_path, "long")} == {"WAITING"}
+    assert _gone(process.pid)
+
+
+def _epochs_logged(folder: Path) -> bool:
+    if not (folder / "runs" / "long" / "run.json").exists():  # written when the store has been made, by one process
+        return False
+    return any("val/nll" in run.data.metrics for run in runs(folder, "long")[1])
+
+
+def _gone(pid: int) -> bool:
+    """Whether no process of the driver's session is left, raylet and actors included."""
+    deadline = time.monotonic() + 20
+    while time.monotonic() < deadline:
+        listed = subprocess.run(["ps", "-eo", "pid,ppid,args"], capture_output=True, text=True, check=True).stdout
+        if not [line for line in listed.splitlines() if f"--driver-pid={pid}" in line or line.split()[1] == str(pid)]:
+            return True
+        time.sleep(0.5)
+    return False
+
+
+def test_two_ray_workers_equal_one_process(tmp_path: Path) -> None:
+    (tmp_path / "job.yaml").write_text(
+        "{task: digits5, network: 'mlp:16', epochs: 2, batch_size: 45, precision: float64,\n"
+        " method: {name: bbh, generator: {kind: sliced, hidden: [8, 16]}}}\n"
+    )
+    results = []
+    for workers in ("1", "2"):
+        done = finish(tmp_path, "train", "--job", "job.yaml", "--workers", workers, "--json", f"{workers}.json")
+        assert done.returncode == 0, done.stdout + done.stderr
+        results.append(json.loads((tmp_path / f"{workers}.json").read_text())["metrics"])
+    one, two = results
+    compared = [name for name in one if not name.startswith("time/")]
+    assert len(compared) > 20
+    for name in compared:
+        assert two[name] == pytest.approx(one[name], rel=1e-9, abs=1e-9), name
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_getaffinity"), reason="needs to count this machine's cores")
+def test_what_does_not_fit_is_refused_before_anything_starts(tmp_path: Path) -> None:
+    (tmp_path / "space.yaml").write_text(SPACE.replace("batch_size: 50", "batch_size: 500"))
+    done = finish(tmp_path, "tune", "--space", "space.yaml", "--workers", "400")
+    assert done.returncode == 2
+    assert "400 workers x 1 CPUs = 400 CPUs, the cluster has" in done.stderr
+    assert done.stderr.strip().count("\n") == 0
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["space.yaml"]

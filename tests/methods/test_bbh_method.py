@@ -1,0 +1,85 @@
+"""What Bayes by Hypernet hands to the divergences, which have tests of their own."""
+
+import math
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from bbh_dist.config import BbhMethod
+from bbh_dist.divergences import gaussian_moment_kl, knn_kl, knn_marginal_kl, semi_implicit_kl
+from bbh_dist.methods import BayesByHypernet
+from bbh_dist.networks import build_network
+from bbh_dist.noise import Noise, keyed_generator
+
+NETWORK = build_network("mlp:5", (7,), 3)
+NOISE = Noise(seed=2, purpose="train", step=1, samples=range(6), dtype=torch.float64)
+PRIOR = 1.7
+
+
+def built(**settings: Any) -> BayesByHypernet:
+    generator = {"kind": "layerwise", "hidden": (4, 6), "noise_dim": 3}
+    config = BbhMethod.model_validate({"name": "bbh", "prior_stddev": PRIOR, "generator": generator, **settings})
+    return BayesByHypernet(config, NETWORK, keyed_generator("initial", 0)).double()
+
+
+def first(parts: list[Tensor], count: int) -> list[Tensor]:
+    return [part[:count] for part in parts]
+
+
+def drawn_by_name(prefix: str, noise: Noise) -> list[Tensor]:
+    return [noise.normal(f"{prefix}/{tensor.name}", tensor.size) for tensor in NETWORK.tensors]
+
+
+def test_semi_implicit_weights_are_means_and_scaled_noise() -> None:
+    method = built(semi_implicit={"initial_stddev": 0.3})
+    drawn, eps = method.draw(NOISE), drawn_by_name("eps", NOISE)
+    assert drawn.deviations is not None
+    torch.testing.assert_close(drawn.means, method.generator(NOISE))
+    torch.testing.assert_close(drawn.deviations, eps)
+    for tensor, weight, mean, deviation in zip(NETWORK.tensors, drawn.weights, drawn.means, eps, strict=True):
+        torch.testing.assert_close(weight, mean + 0.3 * tensor.scale * deviation, rtol=1e-6, atol=1e-6)
+
+
+def test_implicit_weights_are_what_the_generator_makes() -> None:
+    method = built(divergence="knn")
+    drawn = method.draw(NOISE)
+    assert drawn.deviations is None
+    torch.testing.assert_close(drawn.weights, method.generator(NOISE), rtol=0, atol=0)
+
+
+@pytest.mark.parametrize(("inner", "used"), [(None, 3), (0, 0), (2, 2), (3, 3), (4, 4), (9, 9)])
+def test_semi_implicit_divergence_is_of_the_first_kl_samples(inner: int | None, used: int) -> None:
+    """6 samples are drawn for the likelihood, 4 are for the KL; further inner draws are numbered from 6."""
+    method = built(kl_samples=4, likelihood_samples=6, semi_implicit={"inner_samples": inner})
+    drawn = method.draw(NOISE)
+    others = method.generator(NOISE.after(6, 6))
+    means = [torch.cat(pair) for pair in zip(first(drawn.means, 4), others, strict=True)]
+    log_stddevs = torch.tensor([math.log(0.2 * tensor.scale) for tensor in NETWORK.tensors]).double()
+    expected = semi_implicit_kl(means, first(drawn_by_name("eps", NOISE), 4), log_stddevs, PRIOR, used)
+    assert method.divergence(drawn).item() == pytest.approx(expected.item(), rel=1e-10)
+
+
+@pytest.mark.parametrize(("name", "estimate"), [("knn", knn_kl), ("knn_marginal", knn_marginal_kl)])
+def test_nearest_neighbour_divergences_meet_samples_of_the_scaled_prior(name: str, estimate: Any) -> None:
+    method = built(divergence=name, kl_samples=4, likelihood_samples=6)
+    drawn = method.draw(NOISE)
+    prior = [PRIOR * part for part in drawn_by_name("prior", NOISE.after(0, 4))]
+    expected = estimate(first(drawn.weights, 4), prior)
+    assert method.divergence(drawn).item() == pytest.approx(expected.item(), rel=1e-12)
+
+
+def test_gaussian_divergence_is_of_the_first_kl_samples() -> None:
+    method = built(divergence="gaussian", kl_samples=4, likelihood_samples=6)
+    drawn = method.draw(NOISE)
+    expected = gaussian_moment_kl(first(drawn.weights, 4), PRIOR)
+    assert method.divergence(drawn).item() == pytest.approx(expected.item(), rel=1e-12)
+
+
+def test_fewer_drawn_samples_than_kl_samples_are_all_used() -> None:
+    method = built(kl_samples=50)
+    drawn = method.draw(NOISE)
+    few = built(kl_samples=6)
+    assert method.config.semi_implicit.inner_samples is None
+    torch.testing.assert_close(method.divergence(drawn), few.divergence(few.draw(NOISE)), rtol=0, atol=0)

@@ -1,0 +1,144 @@
+"""MNIST and notMNIST: the real files where they lie, and what is said where they are missing or damaged."""
+
+import os
+import struct
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from bbh_dist.tasks import DataError, Task, load_task
+from bbh_dist.tasks.torchvision_import import import_torchvision
+
+DATA = Path(os.environ.get("BBH_DATA") or Path(__file__).resolve().parents[3] / "shared" / "data")
+NAMES = ("train-images-idx3-ubyte", "train-labels-idx1-ubyte", "t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte")
+LETTERS = NAMES[2:]
+FOLDERS = {"MNIST": NAMES, "notMNIST": LETTERS}
+HAVE_DATA = all((DATA / folder / "raw" / name).is_file() for folder, names in FOLDERS.items() for name in names)
+needs_data = pytest.mark.skipif(not HAVE_DATA, reason=f"MNIST and notMNIST are not under {DATA} (set BBH_DATA)")
+
+
+def raw(name: str, folder: str = "MNIST") -> np.ndarray:
+    """The file's bytes without its header."""
+    return np.fromfile(DATA / folder / "raw" / name, np.uint8, offset=16 if "images" in name else 8)
+
+
+def pixels(inputs: torch.Tensor) -> np.ndarray:
+    return inputs.mul(255).round().to(torch.uint8).flatten(1).numpy()
+
+
+def message(root: Path) -> str:
+    with pytest.raises(DataError) as caught:
+        load_task("mnist", root)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def write_letters(root: Path, header: tuple[int, ...] = (0x803, 4, 28, 28), size: int = 4 * 784) -> None:
+    """A notMNIST of four black images, or one whose header says something else."""
+    folder = root / "notMNIST" / "raw"
+    folder.mkdir(parents=True)
+    (folder / LETTERS[0]).write_bytes(struct.pack(f">{len(header)}I", *header) + bytes(size))
+    (folder / LETTERS[1]).write_bytes(struct.pack(">2I", 0x801, 4) + bytes(4))
+
+
+@pytest.fixture
+def no_mirrors(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    import_torchvision()
+    from torchvision.datasets import MNIST
+
+    monkeypatch.setattr(MNIST, "mirrors", [(tmp_path / "no-mirror").as_uri() + "/"])
+
+
+@pytest.fixture(scope="module")
+def task() -> Task:
+    return load_task("mnist", DATA)
+
+
+@needs_data
+def test_sizes_and_ranges(task: Task) -> None:
+    assert task.outliers_validation is not None
+    assert task.outliers_test is not None
+    assert [len(task.train), len(task.validation), len(task.test)] == [55_000, 5_000, 10_000]
+    assert [len(task.outliers_validation), len(task.outliers_test)] == [5_000, 5_000]
+    assert (task.input_shape, task.classes) == ((1, 28, 28), 10)
+    for inputs in (task.train.inputs, task.outliers_test):
+        assert (inputs.min(), inputs.max()) == (0, 1)
+
+
+@needs_data
+def test_the_first_5000_images_are_validation(task: Task) -> None:
+    images, labels = raw(NAMES[0]).reshape(-1, 784), raw(NAMES[1])
+    assert (pixels(task.validation.inputs) == images[:5_000]).all()
+    assert (task.validation.labels.numpy() == labels[:5_000]).all()
+    assert (pixels(task.train.inputs[:100]) == images[5_000:5_100]).all()
+    assert (task.train.labels.numpy() == labels[5_000:]).all()
+
+
+@needs_data
+def test_every_letter_is_in_one_half(task: Task) -> None:
+    assert task.outliers_validation is not None
+    assert task.outliers_test is not None
+    halves = np.concatenate([pixels(task.outliers_validation), pixels(task.outliers_test)])
+    letters = raw(LETTERS[0], "notMNIST").reshape(-1, 784)
+    assert sorted(row.tobytes() for row in halves) == sorted(row.tobytes() for row in letters)
+
+
+@needs_data
+def test_a_flipped_byte_is_refused_with_the_sha256(tmp_path: Path) -> None:
+    for folder, names in FOLDERS.items():
+        (tmp_path / folder / "raw").mkdir(parents=True)
+        for name in names:
+            (tmp_path / folder / "raw" / name).symlink_to(DATA / folder / "raw" / name)
+    damaged = tmp_path / "MNIST" / "raw" / NAMES[3]
+    content = bytearray(damaged.read_bytes())
+    content[5_000] ^= 1
+    damaged.unlink()
+    damaged.write_bytes(content)
+    found = message(tmp_path)
+    assert found.startswith(f"{damaged}: not MNIST's file: sha256 must be ff7bcfd416de")
+
+
+def test_without_letters_the_message_names_files_and_folder(tmp_path: Path) -> None:
+    found = message(tmp_path)
+    assert found.startswith(f"{tmp_path / 'notMNIST' / 'raw'}: ")
+    assert all(part in found for part in (*LETTERS, "--data", "BBH_DATA"))
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.usefixtures("no_mirrors")
+def test_without_digits_or_network_the_message_names_files_and_folder(tmp_path: Path) -> None:
+    write_letters(tmp_path)
+    found = message(tmp_path)
+    assert found.startswith(f"{tmp_path / 'MNIST' / 'raw'}: ")
+    assert all(part in found for part in (*NAMES, "could not be downloaded", "--data", "BBH_DATA"))
+
+
+def test_other_files_of_the_right_names_are_refused(tmp_path: Path) -> None:
+    write_letters(tmp_path)
+    (tmp_path / "MNIST" / "raw").mkdir(parents=True)
+    for name in NAMES:
+        (tmp_path / "MNIST" / "raw" / name).write_bytes(b"not an image")
+    assert "sha256 must be ba891046e650" in message(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("header", "size"),
+    [
+        ((0x1F8B0808, 4, 28, 28), 4 * 784),
+        ((0x80A, 4, 28, 28), 4 * 784),
+        ((0xA03, 4, 28, 28), 4 * 784),
+        ((0xD03, 4, 28, 28), 4 * 784 * 4),
+        ((0x803, 4, 28, 27), 4 * 28 * 27),
+        ((0x803, 1, 28, 28), 784),
+        ((0x803, 5, 28, 28), 4 * 784),
+        ((0x803, 2**32 - 1, 28, 28), 4 * 784),
+        ((0x803, 4, 28, 28), 0),
+        ((), 0),
+    ],
+    ids=["gzip", "axes", "type", "floats", "27 wide", "one", "short", "huge", "header only", "empty"],
+)
+def test_letters_with_a_wrong_header_are_refused(tmp_path: Path, header: tuple[int, ...], size: int) -> None:
+    write_letters(tmp_path, header, size)
+    assert message(tmp_path).startswith(str(tmp_path / "notMNIST" / "raw" / LETTERS[0]))
