@@ -3,18 +3,20 @@
 import statistics
 from collections import deque
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from bbh_dist.cluster.jobs import Job, Outcome
-from bbh_dist.cluster.optuna_study import OptunaJobs
 from bbh_dist.config import override
 from bbh_dist.storage import RunFolder
+
+if TYPE_CHECKING:
+    from bbh_dist.cluster.optuna_study import OptunaJobs
 
 
 class FinalJobs:
     """The final runs that are still to be done; each that ends is written to the study's record at once."""
 
-    def __init__(self, jobs: OptunaJobs, chosen: Sequence[int], folder: RunFolder) -> None:
+    def __init__(self, jobs: "OptunaJobs", chosen: Sequence[int], folder: RunFolder) -> None:
         self.folder = folder
         self.record: dict[str, dict[str, Any]] = folder.record().get("final", {})
         self.names: dict[int, list[str]] = {}

@@ -150,7 +150,8 @@ def test_resuming_with_another_space_is_refused(study: tuple[Path, subprocess.Co
 
 
 def test_interrupt_ends_cleanly_and_resume_goes_on(tmp_path: Path) -> None:
-    (tmp_path / "long.yaml").write_text(SPACE.replace("epochs: 3", "epochs: 2000").replace("name: asha", "name: none"))
+    long = SPACE.replace("epochs: 3", "epochs: 400").replace("name: asha", "name: none").replace(", 1.0e-12", "")
+    (tmp_path / "long.yaml").write_text(long)
     arguments = ("--space", "long.yaml", "--trials", "2", "--seeds", "1")
     process = subprocess.Popen(command(tmp_path, "tune", *arguments), cwd=tmp_path, stderr=subprocess.PIPE, text=True)
     try:
@@ -166,6 +167,19 @@ def test_interrupt_ends_cleanly_and_resume_goes_on(tmp_path: Path) -> None:
     assert {run.info.status for run in [parent, *children]} == {"KILLED"}
     assert {trial.state.name for trial in trials(tmp_path, "long")} == {"WAITING"}
     assert _gone(process.pid)
+    again = finish(tmp_path, "tune", *arguments, "--resume")
+    assert again.returncode == 0, again.stdout + again.stderr
+    assert [(trial.number, trial.state.name) for trial in trials(tmp_path, "long")] == [
+        (0, "COMPLETE"),
+        (1, "COMPLETE"),
+    ]
+    parent, children = runs(tmp_path, "long")
+    assert {run.info.status for run in [parent, *children]} == {"FINISHED"}
+    assert len(children) == 3
+    client = MlflowClient(tracking_uri=f"sqlite:///{tmp_path / 'mlflow.db'}")
+    for run in children:
+        steps = [point.step for point in client.get_metric_history(run.info.run_id, "val/nll")]
+        assert steps == list(range(1, 401))
 
 
 def _epochs_logged(folder: Path) -> bool:
