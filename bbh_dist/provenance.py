@@ -19,7 +19,9 @@ def provenance() -> dict[str, str]:
     facts["machine.cpu"] = _cpu()
     facts["machine.cores"] = str(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count())
     facts["machine.system"] = platform.platform()
-    facts["command"] = shlex.join([Path(sys.orig_argv[0]).name, *sys.orig_argv[1:]])
+    if "commit" in facts:
+        facts["mlflow.source.git.commit"] = facts["commit"]  # where MLflow's own pages look for it
+    facts["command"] = facts["mlflow.source.name"] = shlex.join([Path(sys.orig_argv[0]).name, *sys.orig_argv[1:]])
     return facts
 
 

@@ -47,7 +47,7 @@ def main(arguments: Sequence[str]) -> None:
             console=console,
         ),
     )
-    console.print(f"run [bold]{training.folder.name}[/bold], folder {training.folder.path}")
+    console.print(f"run [bold]{training.folder.name}[/bold], folder {training.folder.path}", soft_wrap=True)
     result = training.run()
     if given.json:
         Path(given.json).write_text(json.dumps(result, indent=2), encoding="utf-8")

@@ -128,7 +128,9 @@ class TrainingRun:
         shown = "  ".join(f"{name} {metrics[name]:.4g}" for name in _SHOWN if name in metrics)
         seconds = metrics.get("time/train_seconds", 0)
         self.console.print(
-            f"epoch {metrics['epoch']:.0f}/{self.experiment.epochs}  {shown}  {seconds:.1f} s", highlight=False
+            f"epoch {metrics['epoch']:.0f}/{self.experiment.epochs}  {shown}  {seconds:.1f} s",
+            highlight=False,
+            soft_wrap=True,
         )
         self.tracker.log_epoch(self.run_id, metrics)
 

@@ -53,7 +53,9 @@ def main(arguments: Sequence[str]) -> None:
             console=console,
         ),
     )
-    console.print(f"study [bold]{study.folder.name}[/bold]: {space.trials} trials, folder {study.folder.path}")
+    console.print(
+        f"study [bold]{study.folder.name}[/bold]: {space.trials} trials, folder {study.folder.path}", soft_wrap=True
+    )
     result = study.run()
     if given.json:
         Path(given.json).write_text(json.dumps(result, indent=2), encoding="utf-8")

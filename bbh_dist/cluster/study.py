@@ -104,7 +104,7 @@ class Study:
         if jobs.remaining == 0:
             return
         names = [objective.metric for objective in self.space.objectives]
-        tracked = TrackedJobs(self.tracker, self.parent, self.tags, jobs.run_id, jobs.note)
+        tracked = TrackedJobs(self.tracker, self.parent, self.tags, self.space.objectives, jobs.run_id, jobs.note)
         watchers = [tracked, _Best(self, jobs)]
         try:
             self._run_jobs(jobs, jobs.remaining, f"study {self.folder.name}", names, watchers, connect, search=True)
@@ -115,7 +115,7 @@ class Study:
     def _finals(self, finals: FinalJobs, connect: "_Once") -> None:
         if len(finals) == 0:
             return
-        tracked = TrackedJobs(self.tracker, self.parent, self.tags, finals.known, finals.note)
+        tracked = TrackedJobs(self.tracker, self.parent, self.tags, self.space.objectives, finals.known, finals.note)
         title = "final runs, test data"
         self._run_jobs(finals, len(finals), title, FINAL_METRICS, [tracked], connect, search=False)
 

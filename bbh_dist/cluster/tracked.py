@@ -1,16 +1,17 @@
 """Writes what becomes of jobs to the tracking store: one run per job, a child of the study's."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 from bbh_dist.cluster.jobs import Job, Outcome
-from bbh_dist.config import to_yaml
+from bbh_dist.config import Objective, to_yaml
 from bbh_dist.tracking import Tracker
 
 
 class TrackedJobs:
     """An observer with a run per job, live metrics per epoch and a status that ends true.
 
-    `known` gives the run that a job already has from before a crash, `note` remembers a new one.
+    `known` gives the run that a job already has from before a crash, `note` remembers a new one. At the end a run gets
+    the best of each objective over its epochs as `best/METRIC`.
     """
 
     def __init__(
@@ -18,11 +19,14 @@ class TrackedJobs:
         tracker: Tracker,
         parent: str,
         tags: Mapping[str, str],
+        objectives: Sequence[Objective],
         known: Callable[[Job], str | None],
         note: Callable[[Job, str], None],
     ) -> None:
         self.tracker, self.parent, self.tags = tracker, parent, dict(tags)
+        self.objectives = objectives
         self.known, self.note = known, note
+        self._best: dict[str, dict[str, float]] = {}
         self.run_ids: dict[str, str] = {}
         self._open: set[str] = set()
 
@@ -46,6 +50,12 @@ class TrackedJobs:
     def reported(self, job: Job, metrics: dict[str, float]) -> None:
         """Queue the epoch's metrics."""
         self.tracker.log_epoch(self.run_ids[job.name], metrics)
+        best = self._best.setdefault(job.name, {})
+        for objective in self.objectives:
+            if objective.metric in metrics:
+                better = max if objective.direction == "maximize" else min
+                value = metrics[objective.metric]
+                best[f"best/{objective.metric}"] = better(value, best.get(f"best/{objective.metric}", value))
 
     def ended(self, job: Job, outcome: Outcome) -> None:
         """Close the job's run; a pruned one is FINISHED with the tag `state`."""
@@ -53,7 +63,8 @@ class TrackedJobs:
         self.tracker.tag(run_id, "state", outcome.state)
         if outcome.reason is not None:
             self.tracker.tag(run_id, "reason", outcome.reason)
-        self.tracker.log(run_id, {"time/run_seconds": outcome.seconds}, int(outcome.metrics.get("epoch", 0)))
+        last = {**self._best.pop(job.name, {}), "time/run_seconds": outcome.seconds}
+        self.tracker.log(run_id, last, int(outcome.metrics.get("epoch", 0)))
         self.tracker.end_run(run_id, "FAILED" if outcome.state == "FAIL" else "FINISHED")
         self._open.discard(run_id)
 

@@ -19,7 +19,10 @@ Status = Literal["FINISHED", "FAILED", "KILLED"]
 _FLUSH_SECONDS = 2.0
 _BATCH = 1_000
 _LONGEST_VALUE = 500
-_EPOCH_METRIC = "epoch"
+_EVERY_EPOCH = "val/nll"
+"""A metric that every epoch has."""
+_EXPERIMENT_TAGS = {"mlflow.experimentKind": "custom_model_development"}
+"""Without it the UI opens an experiment as one of language-model traces."""
 
 
 def tracking_uri(given: str | None) -> str:
@@ -73,7 +76,9 @@ class Tracker:
             self.experiment_id: str = (
                 found.experiment_id
                 if found is not None
-                else self._client.create_experiment(experiment, artifact_location=_artifact_location(uri, experiment))
+                else self._client.create_experiment(
+                    experiment, artifact_location=_artifact_location(uri, experiment), tags=_EXPERIMENT_TAGS
+                )
             )
         except (MlflowException, SQLAlchemyError, OSError) as error:
             reason = " ".join(str(error).replace(uri, masked(uri)).split())[:200]
@@ -109,7 +114,7 @@ class Tracker:
     def reopen_run(self, run_id: str) -> None:
         """Set a run that ended or was cut off back to RUNNING; epochs that it holds are not logged again."""
         self._client.update_run(run_id, status="RUNNING")
-        history = self._client.get_metric_history(run_id, _EPOCH_METRIC)
+        history = self._client.get_metric_history(run_id, _EVERY_EPOCH)
         self._logged_epoch[run_id] = max((point.step for point in history), default=0)
 
     def close_run(self, run_id: str) -> None:
@@ -119,7 +124,8 @@ class Tracker:
 
     def log_epoch(self, run_id: str, metrics: Mapping[str, float]) -> None:
         """Queue an epoch's metrics, under the step `metrics["epoch"]`; what is queued travels every 2 seconds."""
-        epoch = int(metrics[_EPOCH_METRIC])
+        metrics = dict(metrics)
+        epoch = int(metrics.pop("epoch"))
         if epoch > self._logged_epoch.get(run_id, 0):
             self._logged_epoch[run_id] = epoch
             self.log(run_id, metrics, epoch)
