@@ -96,10 +96,10 @@ class TrainingRun:
                 if trainer.done or trainer.epoch % self.experiment.checkpoint_every_epochs == 0:
                     trainer.save(checkpoints)
                 self._report(metrics)
+            self.console.print(f"measuring on test data, {self.experiment.evaluation.samples} weight samples")
+            measures, curves = trainer.test()
         except Diverged as error:
             raise RunFailed(str(error)) from error
-        self.console.print(f"measuring on test data, {self.experiment.evaluation.samples} weight samples")
-        measures, curves = trainer.test()
         return {**trainer.history[-1], **measures, "details": {"curves": curves, "history": trainer.history}}
 
     def _train_over_workers(self) -> dict[str, Any]:

@@ -78,14 +78,14 @@ def _train(config: dict[str, Any]) -> None:
 
     def report(result: dict[str, Any]) -> None:
         if workers.is_first:
-            with open(folder / REPORTS, "a", encoding="utf-8") as file:
-                file.write(json.dumps(result) + "\n")
+            _append(folder, [result])
         ray.train.report(result)
 
     try:
         task = load_task(experiment.task, Path(config["data"]))
         trainer = Trainer(experiment, task, workers, ray.train.torch.get_device())
-        trainer.resume(folder / "checkpoints")
+        if trainer.resume(folder / "checkpoints") and workers.is_first:
+            _append(folder, _unreported(trainer.history, last_report(folder)))
         while not trainer.done:
             metrics = trainer.run_epoch()
             if trainer.done or trainer.epoch % experiment.checkpoint_every_epochs == 0:
@@ -95,6 +95,16 @@ def _train(config: dict[str, Any]) -> None:
         report(_result(trainer, config["final"]))
     except Diverged as error:
         report({"failure": str(error)})
+
+
+def _append(folder: Path, reports: list[dict[str, Any]]) -> None:
+    with open(folder / REPORTS, "a", encoding="utf-8") as file:
+        file.writelines(json.dumps(report) + "\n" for report in reports)
+
+
+def _unreported(history: list[dict[str, float]], last: dict[str, Any]) -> list[dict[str, Any]]:
+    """Epochs of a checkpoint whose group of workers was lost before it reported them."""
+    return [dict(metrics) for metrics in history if metrics["epoch"] > last.get("epoch", 0)]
 
 
 def _result(trainer: Trainer, final: bool) -> dict[str, Any]:

@@ -1,7 +1,7 @@
-"""An experiment: one training run, fully described. Every field says its unit, range and where its default is from."""
+"""An experiment: one training run, fully described. Fields say their unit, range and where their default is from."""
 
 import os
-from typing import Annotated, Literal, Self
+from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
@@ -30,14 +30,16 @@ class Generator(Frozen):
     noise_dim: Annotated[int, Field(ge=1, le=65_536)] = 8
     """Dimensions of the noise z. Default: the paper."""
     shared_noise: bool = True
-    """Whether one z per weight sample feeds all tensors' generators (aligned); false draws one per tensor."""
+    """Whether one z per weight sample feeds everything (aligned; default: the paper). False draws one per tensor, for
+    `single` one per slice."""
 
 
 class SemiImplicit(Frozen):
     """Settings of the semi-implicit posterior w = G(z) + sigma * eps (Yin & Zhou 2018)."""
 
-    inner_samples: Annotated[int, Field(ge=0)] | None = None
-    """Other draws of z that bound log q(w), K in the paper. Default: those of the step, kl_samples - 1, free."""
+    inner_samples: Annotated[int, Field(ge=0, le=4096)] | None = None
+    """Other draws of z that bound log q(w), K in the paper; 0 bounds by each conditional alone.
+    Default: those of the step, kl_samples - 1, which cost nothing."""
     initial_stddev: Annotated[float, Field(ge=1e-6, le=10)] = 0.2
     """Sigma at the start, in units of each tensor's scale (He's for kernels). Default: measured on MNIST."""
 
@@ -46,16 +48,18 @@ class Anneal(Frozen):
     """KL weight over time: 0 until `start`, then linear to `kl_weight` over `epochs`."""
 
     start: Annotated[float, Field(ge=0)] = 0.0
-    """Epochs at weight 0. The paper: 5 (MNIST), 20 (CIFAR5)."""
+    """Epochs at weight 0. Default: none, the semi-implicit bound needs none; the paper 5 (MNIST), 20 (CIFAR5)."""
     epochs: Annotated[float, Field(ge=0)] = 0.0
-    """Epochs from 0 to full weight. The paper: 15."""
+    """Epochs from 0 to full weight. Default: none; the paper 15."""
 
 
 class MapMethod(Frozen):
     """Maximum a posteriori: one point estimate, an L2 penalty on the kernels."""
 
+    likelihood_samples: ClassVar[int] = 1
+    likelihood: ClassVar[str] = "mean_log"
     name: Literal["map"]
-    prior_stddev: Annotated[float, Field(gt=0)] = 1.0
+    prior_stddev: Annotated[float, Field(ge=1e-6, le=1e6)] = 1.0
     """Standard deviation of the Gaussian prior on kernels. Default: the paper."""
     kl_weight: Annotated[float, Field(ge=0)] = 1.0
     """Factor on the penalty."""
@@ -75,7 +79,7 @@ class BbhMethod(Frozen):
     divergence: Literal["semi_implicit", "knn", "knn_marginal", "gaussian"] = "semi_implicit"
     """How KL(q||p) is estimated. Only `semi_implicit` trains well at full KL weight; the paper used `knn`."""
     semi_implicit: SemiImplicit = SemiImplicit()
-    prior_stddev: Annotated[float, Field(gt=0)] = 1.0
+    prior_stddev: Annotated[float, Field(ge=1e-6, le=1e6)] = 1.0
     """Standard deviation of the factorised Gaussian prior. Default: the paper."""
     kl_weight: Annotated[float, Field(ge=0)] = 1.0
     """Factor on the KL; 1 is the ELBO."""
@@ -91,6 +95,9 @@ class BbhMethod(Frozen):
     def _estimators_have_samples(self) -> Self:
         if self.divergence != "semi_implicit" and self.kl_samples < 2:
             rule = f"must be at least 2 for the {self.divergence} divergence"
+            raise RuleError(rule, key="kl_samples", got=self.kl_samples)
+        if self.kl_samples < 2 and self.semi_implicit.inner_samples is None:
+            rule = "must be at least 2, or semi_implicit.inner_samples be set: alone, z could only shrink"
             raise RuleError(rule, key="kl_samples", got=self.kl_samples)
         return self
 
@@ -108,11 +115,12 @@ class Optimizer(Frozen):
     """How parameters move."""
 
     name: Literal["adam", "rmsprop", "sgd"] = "adam"
-    """RMSProp decays by 0.9 with epsilon 1e-5 as in the paper; SGD has momentum 0.9."""
+    """Default: Adam, as the paper's baselines; its BbH used RMSProp, here with its decay 0.9 and epsilon 1e-5. SGD has
+    momentum 0.9."""
     lr: Annotated[float, Field(gt=0, le=100)] = 1e-3
-    """Learning rate, the peak of a schedule."""
+    """Learning rate, the peak of a schedule. Default: Adam's usual one; the paper's BbH took 1e-4."""
     schedule: Literal["constant", "cosine", "one_cycle"] = "constant"
-    """Per step over the whole run; one_cycle rises over the first 30 %, then falls to almost 0."""
+    """Per step over the whole run; one_cycle rises over the first 30 %, then falls to almost 0. Default: the paper."""
     gradient_clip: Annotated[float, Field(gt=0)] | None = None
     """Largest global norm of the gradient; none by default."""
 
@@ -134,7 +142,7 @@ class Evaluation(Frozen):
     samples: Annotated[int, Field(ge=1, le=100_000)] = 100
     """Weight samples at the end of a run. Default: the paper."""
     epoch_samples: Annotated[int, Field(ge=1, le=100_000)] = 20
-    """Weight samples for validation after each epoch."""
+    """Weight samples for validation after each epoch. Default: a fifth of `samples`, for speed."""
 
 
 class EarlyStop(Frozen):
@@ -152,19 +160,25 @@ class Experiment(Frozen):
     network: str = "mlp"
     """lenet, mlp (one hidden layer of 100 units), or mlp:64-32 for other hidden layers."""
     method: Method
+    """The approximate posterior and its settings."""
     optimizer: Optimizer = Optimizer()
+    """How its parameters are trained."""
     epochs: Annotated[int, Field(ge=1, le=1_000_000)] = 20
-    """Passes over the training data."""
+    """Passes over the training data. Default: enough for digits5; the paper 100 (MNIST), 200 (CIFAR5)."""
     batch_size: PositiveInt = 100
     """Examples per step over all workers: the global batch. Default: the paper."""
     seed: Seed = 0
     """Decides initial parameters, order of data and all noise."""
     precision: Literal["float32", "float64"] = "float32"
+    """Of parameters and inputs; predictions are averaged in float64 either way."""
     checkpoint_every_epochs: PositiveInt = 1
     """Epochs between checkpoints; the last epoch always writes one."""
     early_stop: EarlyStop = EarlyStop()
+    """When to end before `epochs`. Default: never."""
     evaluation: Evaluation = Evaluation()
+    """Weight samples of predictions."""
     parallel: Parallel = Parallel()
+    """Workers and their resources."""
 
     @field_validator("task")
     @classmethod

@@ -59,7 +59,10 @@ def knn_marginal_kl(posterior: Sequence[Tensor], prior: Sequence[Tensor]) -> Ten
 
 
 def _nearest(w_SD: Tensor, v_SD: Tensor, skip_self: bool) -> Tensor:
-    """(S, D) squared distance of every w to the nearest v in each dimension, in memory of a few (S, D)."""
+    """(S, D) squared distance of every w to the nearest v in each dimension.
+
+    Memory: a few (S, D); gradients keep 6 S of them.
+    """
     nearest = torch.full_like(w_SD, math.inf)
     for shift in range(1 if skip_self else 0, v_SD.shape[0]):
         other = v_SD.roll(-shift, 0) if v_SD.shape[0] == w_SD.shape[0] else v_SD[shift]

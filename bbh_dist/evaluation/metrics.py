@@ -48,10 +48,18 @@ def reliability(prediction: Prediction, labels: Tensor) -> tuple[Tensor, Tensor,
 
 
 def measure_outliers(prediction: Prediction, outliers: Prediction) -> dict[str, float]:
-    """How outliers are told from the examples of the task; the score is the predictive entropy."""
+    """How outliers are told from the examples of the task; the score is the predictive entropy.
+
+    Outliers are the positives, as in Hendrycks et al. 2019; papers that take the inliers report other FPRs.
+
+    Raises:
+        ValueError: an entropy is not a number, which a ranking would take for the largest.
+    """
     scores = torch.cat([prediction.entropy, outliers.entropy])
     is_outlier = torch.cat([torch.zeros(len(prediction.entropy)), torch.ones(len(outliers.entropy))]).long()
     is_outlier = is_outlier.to(scores.device)
+    if scores.isnan().any():
+        raise ValueError("predictive entropies must be numbers to rank them")
     metrics = _torchmetrics()
     # Torchmetrics takes scores outside [0, 1] for logits and squashes them, which ties the largest.
     scores = scores / math.log(prediction.probabilities.shape[1])

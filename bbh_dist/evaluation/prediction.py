@@ -43,8 +43,8 @@ def entropy(probabilities: Tensor) -> Tensor:
 def predict(method: Method, inputs: Tensor, noise: Noise) -> Prediction:
     """The prediction for inputs (N, ...) under one weight sample per sample of the noise.
 
-    A few samples are drawn at a time and pushed through in batches, so memory does not grow with S or N beyond the
-    result. Sums are kept in double precision.
+    A few samples are drawn at a time and pushed through in batches: memory does not grow with S, and with N only by
+    the probabilities of ten samples. Sums are kept in double precision.
     """
     total: Tensor | None = None
     entropies = torch.zeros(len(inputs), dtype=torch.float64, device=inputs.device)

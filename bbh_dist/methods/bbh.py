@@ -5,7 +5,7 @@ w = G(z) + sigma * eps,  eps ~ N(0, I)               semi_implicit: KL bounded, 
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
@@ -71,7 +71,7 @@ class BayesByHypernet(Method):
         weights = [part[:count] for part in drawn.weights]
         if self.config.divergence == "gaussian":
             return gaussian_moment_kl(weights, prior_stddev)
-        noise = drawn.noise.after(drawn.noise.samples[0], count)
+        noise = replace(drawn.noise, samples=drawn.noise.samples[:count])
         prior = [noise.normal(f"prior/{t.name}", t.size) * prior_stddev for t in self.network.tensors]
         return (knn_kl if self.config.divergence == "knn" else knn_marginal_kl)(weights, prior)
 

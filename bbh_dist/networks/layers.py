@@ -29,7 +29,7 @@ class TensorSpec:
     def scale(self) -> float:
         """Standard deviation at which a weight starts: He's sqrt(2 / fan_in) for kernels, 1/sqrt(fan_in) for biases.
 
-        Source: He et al. 2015, equation 10, for ReLU networks; biases as torch's layers bound them.
+        Source: He et al. 2015, equation 10, for ReLU networks.
         """
         return math.sqrt((2.0 if self.is_kernel else 1.0) / self.fan_in)
 

@@ -18,7 +18,7 @@ def data_directory(given: str | None = None) -> Path:
 
 
 def load_task(name: str, directory: Path) -> Task:
-    """The task that an experiment names: digits5, mnist or npz:FILE (relative to the current folder).
+    """The task that an experiment names: digits5, mnist or npz:FILE.
 
     Raises:
         DataError: the data is missing or not what it should be.

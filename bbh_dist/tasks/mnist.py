@@ -22,7 +22,8 @@ _FILES = {
     "t10k-labels-idx1-ubyte": "ff7bcfd416de33731a308c3f266cc351222c34898ecbeaf847f06e48f7ec33f2",
 }
 """SHA-256 of MNIST's four files, unpacked."""
-_OUTLIERS = ("t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte")
+_OUTLIERS = "t10k-images-idx3-ubyte"
+_OUTLIER_IMAGES = 10_000
 
 
 def load_mnist(root: Path) -> Task:
@@ -79,21 +80,20 @@ def _download(root: Path, raw: Path, missing: list[str]) -> None:
 
 def _outliers(raw: Path) -> tuple[Tensor, Tensor]:
     """notMNIST's validation and test halves; nobody hosts it in this format, so it is never downloaded."""
-    missing = [name for name in _OUTLIERS if not (raw / name).is_file()]
-    if missing:
+    path = raw / _OUTLIERS
+    if not path.is_file():
         raise DataError(
-            f"{raw}: notMNIST's files are not there ({', '.join(missing)}); they are MNIST's outliers and have to be "
-            "put there by hand, or name their place by --data or BBH_DATA"
+            f"{raw}: notMNIST's images are not there ({_OUTLIERS}); they are MNIST's outliers and have to be put there "
+            "by hand, or name their place by --data or BBH_DATA"
         )
     from torchvision.datasets.mnist import read_image_file
 
-    path = raw / _OUTLIERS[0]
     try:
         images = read_image_file(str(path))
     except (ValueError, AssertionError, TypeError, KeyError, RuntimeError) as error:
         raise DataError(f"{path}: not a readable IDX file of images") from error
-    if images.dtype != torch.uint8 or images.shape[1:] != (28, 28) or len(images) < 2:
-        raise DataError(f"{path}: must hold 28 x 28 images of bytes, got {tuple(images.shape)}")
+    if images.dtype != torch.uint8 or images.shape != (_OUTLIER_IMAGES, 28, 28):
+        raise DataError(f"{path}: must hold {_OUTLIER_IMAGES} images of 28 x 28 bytes, got {tuple(images.shape)}")
     images = _scaled(images)[shuffled("notmnist", len(images))]
     half = len(images) // 2
     return images[:half], images[half:]

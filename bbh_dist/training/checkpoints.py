@@ -1,7 +1,7 @@
 """Checkpoints: tensors as safetensors, everything else as JSON, whole or absent.
 
-A checkpoint is a folder `epoch-000012` with `tensors.safetensors` and `state.json`, which holds the sha256 of both. It
-is written under a temporary name, flushed to disk, and renamed. Nothing in it needs pickle.
+A checkpoint is a folder `epoch-000012` with `tensors.safetensors` and `state.json`, which holds one sha256 over both.
+It is written under a temporary name, flushed to disk, and renamed. Nothing in it needs pickle.
 """
 
 import hashlib

@@ -55,8 +55,8 @@ def objective(
     The likelihood's share is its sum over the batch's size, the KL's share 1 / workers: all draw the same weights, so
     the objective and its gradient are the same for any number of workers. `examples` is N, all training examples.
     """
-    samples, form = (config.likelihood_samples, config.likelihood) if isinstance(config, BbhMethod) else (1, "mean_log")
-    nll_sum = negative_log_likelihood(method(inputs, drawn, samples), labels, form).sum()
+    logits = method(inputs, drawn, config.likelihood_samples)
+    nll_sum = negative_log_likelihood(logits, labels, config.likelihood).sum()
     kl = method.divergence(drawn)
     part = nll_sum / batch + kl * (kl_weight / examples / workers.size)
     return Loss(part, nll_sum.detach(), kl.detach())

@@ -29,7 +29,7 @@ def schedule_factor(schedule: str, progress: float) -> float:
     """Factor on the learning rate at a progress in [0, 1) of the run.
 
     `cosine` falls from 1 to 0; `one_cycle` rises from 1/25 to 1 over the first 30 % and falls to 4e-6, both as half a
-    cosine wave (Smith & Topin 2018, with torch's defaults).
+    cosine wave (Smith & Topin 2018; torch's factors, momentum stays as it is).
     """
     if schedule == "constant":
         return 1.0

@@ -24,7 +24,7 @@ _STEPS_BETWEEN_CHECKS = 50
 
 
 class Diverged(Exception):
-    """The loss or the validation NLL is no longer a finite number; the message says where and what."""
+    """The loss or a measure is no longer a finite number; the message says where and what."""
 
 
 class Trainer:
@@ -41,6 +41,9 @@ class Trainer:
         self.workers = workers or Workers()
         self.device = device or torch.device("cpu")
         self.dtype = torch.float64 if experiment.precision == "float64" else torch.float32
+        if self.device.type == "cuda":  # convolutions repeat their bits, in the precision that is asked for
+            torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = True, False
+            torch.backends.cudnn.allow_tf32 = False
         self.task = task.to(self.device, self.dtype)
         network = build_network(experiment.network, task.input_shape, task.classes)
         method = build_method(experiment.method, network, keyed_generator("initial", experiment.seed))
@@ -69,7 +72,7 @@ class Trainer:
         """Train for one epoch, validate, and return the epoch's metrics. `on_step` is told (step, steps).
 
         Raises:
-            Diverged: the loss or the validation NLL is not finite.
+            Diverged: the loss or a measure is not finite.
         """
         started = time.perf_counter()
         losses = self._train_epoch(on_step)
@@ -80,8 +83,6 @@ class Trainer:
         # Where the best epoch is kept, all are measured alike, and the best again in full at the end.
         last = self.epoch == self.experiment.epochs and not patience
         metrics = self.evaluate("val", samples.samples if last else samples.epoch_samples)
-        if not math.isfinite(metrics["val/nll"]):
-            raise Diverged(f"validation NLL is {metrics['val/nll']} after epoch {self.epoch}")
         if patience:
             metrics = self._keep_best(metrics)
         metrics = {
@@ -95,20 +96,21 @@ class Trainer:
         return metrics
 
     def evaluate(self, part: str, samples: int | None = None) -> dict[str, float]:
-        """Measures of the `val` or `test` part, named `part/measure`, with `samples` weight samples."""
-        split, prediction, outliers = self._predict(part, samples or self.experiment.evaluation.samples)
-        measures = measure(prediction, split.labels)
-        if outliers is not None:
-            measures |= measure_outliers(prediction, outliers)
-        return {f"{part}/{name}": value for name, value in measures.items()}
+        """Measures of the `val` or `test` part, named `part/measure`, with `samples` weight samples.
+
+        Raises:
+            Diverged: a measure is not finite.
+        """
+        return self._measure(part, *self._predict(part, samples or self.experiment.evaluation.samples))
 
     def test(self) -> tuple[dict[str, float], dict[str, Any]]:
-        """All measures on test data, and what the figures of a final run show."""
+        """All measures on test data, and what the figures of a final run show.
+
+        Raises:
+            Diverged: a measure is not finite.
+        """
         split, prediction, outliers = self._predict("test", self.experiment.evaluation.samples)
-        measures = measure(prediction, split.labels)
-        if outliers is not None:
-            measures |= measure_outliers(prediction, outliers)
-        return {f"test/{name}": value for name, value in measures.items()}, curves(prediction, split.labels, outliers)
+        return self._measure("test", split, prediction, outliers), curves(prediction, split.labels, outliers)
 
     def save(self, folder: Path) -> None:
         """Write a checkpoint; the first worker does, the others wait."""
@@ -145,23 +147,22 @@ class Trainer:
         order = torch.randperm(
             len(self.task.train), generator=keyed_generator("order", self.experiment.seed, self.epoch)
         )
-        sums = torch.zeros(2, dtype=torch.float64, device=self.device)
-        weight = 0.0
+        sums = torch.zeros(3, dtype=torch.float64, device=self.device)
         for step, batch in enumerate(order.to(self.device).split(self.experiment.batch_size), start=1):
             sums += self._step(step - 1, batch)
-            weight = self._kl_weight(step - 1)
             if step % _STEPS_BETWEEN_CHECKS == 0 or step == self.steps_per_epoch:
                 self._check_finite(sums, step)
             if on_step is not None:
                 on_step(step, self.steps_per_epoch)
-        nll = float(self.workers.sum(sums[0].clone())) / len(self.task.train)
-        kl = float(sums[1]) / self.steps_per_epoch
-        return {"train/loss": nll + weight * kl / len(self.task.train), "train/nll": nll, "train/kl": kl}
+        steps, examples = self.steps_per_epoch, len(self.task.train)
+        nll = float(self.workers.sum(sums[0].clone())) / examples
+        weighted_kl = float(sums[2]) / steps
+        return {"train/loss": nll + weighted_kl / examples, "train/nll": nll, "train/kl": float(sums[1]) / steps}
 
     def _step(self, step: int, batch: Tensor) -> Tensor:
-        """One step on this worker's share of a batch of indices: (sum of NLL, KL), nats."""
+        """One step on this worker's share of a batch of indices: (sum of NLL, KL, weighted KL), nats."""
         experiment, train = self.experiment, self.task.train
-        config = experiment.method
+        config, kl_weight = experiment.method, self._kl_weight(step)
         share = self.workers.share(batch)
         number = self.epoch * self.steps_per_epoch + step
         noise = self._noise("train", number, config.samples_per_step)
@@ -173,7 +174,7 @@ class Trainer:
             self.method.draw(noise),
             batch=len(batch),
             examples=len(train),
-            kl_weight=self._kl_weight(step),
+            kl_weight=kl_weight,
             workers=self.workers,
         )
         self.optimizer.zero_grad(set_to_none=True)
@@ -185,14 +186,14 @@ class Trainer:
         for group in self.optimizer.param_groups:
             group["lr"] = experiment.optimizer.lr * schedule_factor(experiment.optimizer.schedule, progress)
         self.optimizer.step()
-        return torch.stack([loss.nll_sum, loss.kl]).double()
+        return torch.stack([loss.nll_sum, loss.kl, kl_weight * loss.kl]).double()
 
     def _kl_weight(self, step: int) -> float:
         config = self.experiment.method
         return annealed(config.kl_weight, config.anneal, self.epoch + step / self.steps_per_epoch)
 
     def _check_finite(self, sums: Tensor, step: int) -> None:
-        nll, kl = self.workers.sum(sums.clone()).tolist()
+        nll, kl = float(self.workers.sum(sums[0].clone())), float(sums[1])
         if not math.isfinite(nll + kl):
             raise Diverged(f"loss is not finite by step {step} of epoch {self.epoch + 1}: nll sum {nll}, kl sum {kl}")
 
@@ -205,6 +206,19 @@ class Trainer:
             return metrics
         self.method.load_state_dict(self._best)
         return self.evaluate("val")
+
+    def _measure(
+        self, part: str, split: Split, prediction: Prediction, outliers: Prediction | None
+    ) -> dict[str, float]:
+        measures = measure(prediction, split.labels)
+        if outliers is not None:
+            if outliers.entropy.isnan().any():
+                raise Diverged(f"predictions for {part} outliers are not finite after epoch {self.epoch}")
+            measures |= measure_outliers(prediction, outliers)
+        bad = ", ".join(f"{part}/{name} {value}" for name, value in measures.items() if not math.isfinite(value))
+        if bad:
+            raise Diverged(f"measures are not finite after epoch {self.epoch}: {bad}")
+        return {f"{part}/{name}": value for name, value in measures.items()}
 
     def _predict(self, part: str, samples: int) -> tuple[Split, Prediction, Prediction | None]:
         split = self.task.validation if part == "val" else self.task.test

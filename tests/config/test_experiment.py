@@ -263,11 +263,11 @@ def test_a_value_is_judged_in_the_company_of_its_conditions(tmp_path: Path) -> N
     found = space(
         tmp_path,
         "method.divergence=knn",
-        "search.method.kl_samples={choice: [1, 5], when: {method.divergence: [gaussian, semi_implicit]}}",
+        "search.method.kl_samples={choice: [2, 5], when: {method.divergence: [gaussian, semi_implicit]}}",
         "search.method.divergence.choice=[knn, semi_implicit, gaussian]",
         "search.method.kl_samples.when.method.divergence=semi_implicit",
     )
-    assert found.search["method.kl_samples"].choice == [1, 5]
+    assert found.search["method.kl_samples"].choice == [2, 5]
 
 
 @pytest.mark.parametrize(

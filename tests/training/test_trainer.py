@@ -9,10 +9,10 @@ import torch
 from small_runs import METHODS, experiment, small_task
 from torch import Tensor
 
-from bbh_dist.config import MEASURES
+from bbh_dist.config import MEASURES, Experiment
 from bbh_dist.noise import Noise
 from bbh_dist.tasks import Split
-from bbh_dist.training import Diverged, Trainer
+from bbh_dist.training import Diverged, Trainer, objective
 
 
 def trained(method: str = "single", **changes: Any) -> Trainer:
@@ -157,10 +157,35 @@ def test_poisoned_data_diverge_with_a_reason(value: float) -> None:
     assert (trainer.epoch, trainer.history) == (0, [])
 
 
-def test_a_bad_validation_diverges_with_a_reason(monkeypatch: pytest.MonkeyPatch) -> None:
-    trainer, _ = scripted(monkeypatch, [math.inf])
-    with pytest.raises(Diverged, match=r"^validation NLL is inf after epoch 1$"):
+def test_outliers_that_overflow_are_not_taken_for_well_told_ones() -> None:
+    """A ranking puts NaN first: unchecked, such a run would have an AUROC near 1."""
+    task = small_task()
+    trainer = Trainer(
+        experiment(precision="float32"), replace(task, outliers_validation=task.outliers_validation * 3e38)
+    )
+    with pytest.raises(Diverged, match=r"^predictions for val outliers are not finite after epoch 1$"):
         trainer.run_epoch()
+
+
+@pytest.mark.parametrize("method", ["map", "bbh"])
+def test_the_loss_of_an_epoch_is_the_mean_of_its_steps_while_annealing(
+    monkeypatch: pytest.MonkeyPatch, method: str
+) -> None:
+    task = small_task()
+    parts = []
+
+    def recorded(*arguments: Any, **settings: Any) -> Any:
+        loss = objective(*arguments, **settings)
+        parts.append(float(loss.part.detach()))
+        return loss
+
+    monkeypatch.setattr("bbh_dist.training.trainer.objective", recorded)
+    kl_weight, anneal = 0.7, {"start": 0.25, "epochs": 1.5}
+    changed = {"method": {"name": method, "kl_weight": kl_weight, "anneal": anneal}, "batch_size": len(task.train) // 4}
+    trainer = Trainer(Experiment.model_validate({"task": "digits5", "network": "mlp:8", **changed}), task)
+    assert len(task.train) % 4 == 0
+    losses = [trainer.run_epoch()["train/loss"] for _ in range(2)]
+    assert losses == pytest.approx([sum(parts[:4]) / 4, sum(parts[4:]) / 4], rel=1e-5)
 
 
 def moved(clip: float | None) -> float:
