@@ -6,9 +6,12 @@ import signal
 import sys
 import traceback
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
 from typing import Any, NoReturn
+
+from rich.console import Console
 
 from bbh_dist.config import ConfigError, DataError
 
@@ -44,7 +47,8 @@ def parser(command: str, description: str, example: str) -> argparse.ArgumentPar
 
 def run(main: Callable[[Sequence[str]], None], arguments: Sequence[str] | None = None) -> NoReturn:
     """Run a command and exit: 0 done, 1 failed, 2 bad input (one line per mistake), 130 interrupted."""
-    signal.signal(signal.SIGTERM, _interrupt)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, _interrupt)
     try:
         main(sys.argv[1:] if arguments is None else arguments)
         code = DONE
@@ -69,10 +73,40 @@ def keep_to(storage: str | None) -> None:
     os.environ.setdefault("MPLCONFIGDIR", str(Path(storage or "runs").resolve() / ".matplotlib"))
 
 
+@dataclass(frozen=True)
+class RunOptions:
+    """What a command line says beside the configuration."""
+
+    stem: str
+    """Name of the configuration's file, of which a run's name is made."""
+    name: str | None = None
+    storage: str | None = None
+    tracking_uri: str | None = None
+    address: str | None = None
+    data: str | None = None
+    resume: bool = False
+    verbose: bool = False
+    console: Console = field(default_factory=Console)
+
+    @classmethod
+    def of(cls, given: argparse.Namespace, file: str) -> "RunOptions":
+        """The options that `parser` has parsed, for a configuration file."""
+        names = ("name", "storage", "tracking_uri", "address", "data", "resume", "verbose")
+        return cls(stem=Path(file).stem, **{name: getattr(given, name) for name in names})
+
+
 def workers_flag(workers: int | None) -> list[tuple[str, str, Any]]:
     """`--workers` as a placed assignment."""
     return [] if workers is None else [(f"--workers {workers}", "parallel.workers", workers)]
 
 
 def _interrupt(number: int, frame: FrameType | None) -> None:
+    """End cleanly; a second signal ends at once."""
+    for again in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(again, _end_now)
+    print("ending, once more ends at once", file=sys.stderr)
     raise KeyboardInterrupt
+
+
+def _end_now(number: int, frame: FrameType | None) -> None:
+    os._exit(INTERRUPTED)

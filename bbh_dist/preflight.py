@@ -3,7 +3,7 @@
 import os
 from pathlib import Path
 
-from bbh_dist.config import MEASURES, ConfigError, Experiment, Mistake, SearchSpace
+from bbh_dist.config import MEASURES, ConfigError, Experiment, Mistake, SearchSpace, override
 from bbh_dist.networks import build_network
 from bbh_dist.tasks import Task, load_task
 
@@ -16,6 +16,11 @@ def check_experiment(experiment: Experiment, data: str, prefix: str = "") -> Tas
         ConfigError: the network does not take the inputs, or a batch is larger than the training data.
     """
     task = load_task(experiment.task, Path(data))
+    _check_suits(experiment, task, prefix)
+    return task
+
+
+def _check_suits(experiment: Experiment, task: Task, prefix: str) -> None:
     try:
         build_network(experiment.network, task.input_shape, task.classes)
     except ValueError as error:
@@ -23,7 +28,6 @@ def check_experiment(experiment: Experiment, data: str, prefix: str = "") -> Tas
     if len(task.train) < experiment.batch_size:
         rule = f"must be at most the {len(task.train)} training examples"
         raise ConfigError(Mistake(experiment.task, rule, key=f"{prefix}batch_size", got=str(experiment.batch_size)))
-    return task
 
 
 def check_space(space: SearchSpace, data: str) -> None:
@@ -34,6 +38,9 @@ def check_space(space: SearchSpace, data: str) -> None:
         ConfigError: as `check_experiment`, or an objective needs outliers that the task does not have.
     """
     task = check_experiment(space.base, data, "base.")
+    for key in ("network", "batch_size"):
+        for value in space.search[key].edge_values() if key in space.search else []:
+            _check_suits(override(space.base, {key: value}), task, "search.")
     for index, objective in enumerate(space.objectives):
         if MEASURES[objective.metric.removeprefix("val/")].needs_outliers and task.outliers_validation is None:
             rule = f"{space.base.task} has no outliers to measure it on (x_outlier)"

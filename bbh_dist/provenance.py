@@ -8,6 +8,8 @@ import sys
 from importlib import metadata
 from pathlib import Path
 
+from bbh_dist.masking import masked
+
 _PACKAGES = ("bbh_dist", "torch", "ray", "optuna", "mlflow", "numpy")
 
 
@@ -21,7 +23,9 @@ def provenance() -> dict[str, str]:
     facts["machine.system"] = platform.platform()
     if "commit" in facts:
         facts["mlflow.source.git.commit"] = facts["commit"]  # where MLflow's own pages look for it
-    facts["command"] = facts["mlflow.source.name"] = shlex.join([Path(sys.orig_argv[0]).name, *sys.orig_argv[1:]])
+    facts["command"] = facts["mlflow.source.name"] = masked(
+        shlex.join([Path(sys.orig_argv[0]).name, *sys.orig_argv[1:]])
+    )
     return facts
 
 

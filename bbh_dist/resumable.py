@@ -7,20 +7,32 @@ from bbh_dist.storage import RunFolder
 from bbh_dist.tracking import Tracker
 
 
-def run_once(folder: RunFolder, tracker: Tracker, run_id: str, work: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-    """The result of the work: the stored one where it was done before, else what it returns now, stored.
+def run_once(
+    folder: RunFolder,
+    tracker: Tracker,
+    run_id: str,
+    work: Callable[[], dict[str, Any]],
+    *,
+    config: str,
+    keep: Callable[[dict[str, Any]], bool] = lambda result: True,
+) -> dict[str, Any]:
+    """The result of the work: the stored one where it was done for this configuration, else what it returns now.
 
     The tracking run is RUNNING meanwhile and then FINISHED; KILLED after an interrupt, FAILED with the tag `reason`
-    after an error. One process at a time.
+    after an error. A result that `keep` refuses is returned and not stored: a later start tries again.
 
     Raises:
-        ConfigError: another process is at it.
+        ConfigError: another process is at it; nothing has been touched then.
     """
     with folder.lock():
-        done: dict[str, Any] | None = folder.record().get("result")
-        if done is not None:
+        record = folder.record()
+        if folder.config() != config:
+            record.pop("result", None)
+            folder.update(config, record)
+        if "result" in record:
             tracker.close_run(run_id)
-            return done
+            stored: dict[str, Any] = record["result"]
+            return stored
         tracker.reopen_run(run_id)
         try:
             result = work()
@@ -32,6 +44,7 @@ def run_once(folder: RunFolder, tracker: Tracker, run_id: str, work: Callable[[]
             tracker.end_run(run_id, "FAILED")
             raise
         tracker.flush()
-        folder.write_record({**folder.record(), "result": result})
+        if keep(result):
+            folder.write_record({**folder.record(), "result": result})
         tracker.end_run(run_id, "FINISHED")
         return result

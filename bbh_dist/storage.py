@@ -55,7 +55,10 @@ class RunFolder:
         try:
             yield
         except BaseException:
-            shutil.rmtree(missing[-1], ignore_errors=True)
+            shutil.rmtree(self.path, ignore_errors=True)
+            for parent in missing[1:]:
+                with contextlib.suppress(OSError):  # others may have put theirs there meanwhile
+                    parent.rmdir()
             raise
 
     def update(self, config: str, record: dict[str, Any]) -> None:
@@ -110,6 +113,7 @@ class RunFolder:
     def _write(self, name: str, text: str) -> None:
         temporary = self.path / f".{name}.{os.getpid()}"
         temporary.write_text(text, encoding="utf-8")
+        temporary.chmod(0o600)  # a tracking URI may hold a password
         temporary.replace(self.path / name)
 
     def _unwritable(self, error: OSError) -> ConfigError:

@@ -8,20 +8,20 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from bbh_dist.command_line import keep_to, parser, run, workers_flag
+from bbh_dist.command_line import RunOptions, keep_to, parser, run, workers_flag
 from bbh_dist.config import load_experiment
 
 
 def main(arguments: Sequence[str]) -> None:
     """Parse, check everything that can be checked before anything starts, train, say what came out."""
-    options = parser(
+    flags_parser = parser(
         "train",
         "Train one experiment and measure it on test data; over several workers by Ray Train.",
         "python -m bbh_dist.train --job jobs/digits5_bbh.yaml --set method.generator.kind=layerwise --seed 1",
     )
-    options.add_argument("--job", required=True, metavar="FILE", help="the experiment (see jobs/)")
-    options.add_argument("--seed", type=int, metavar="N", help="seed of the run (seed)")
-    given = options.parse_args(arguments)
+    flags_parser.add_argument("--job", required=True, metavar="FILE", help="the experiment (see jobs/)")
+    flags_parser.add_argument("--seed", type=int, metavar="N", help="seed of the run (seed)")
+    given = flags_parser.parse_args(arguments)
     flags = workers_flag(given.workers)
     if given.seed is not None:
         flags.append((f"--seed {given.seed}", "seed", given.seed))
@@ -29,24 +29,12 @@ def main(arguments: Sequence[str]) -> None:
 
     keep_to(given.storage)
     from bbh_dist.preflight import check_writable  # imported here: --help and mistakes need no torch
-    from bbh_dist.training_run import RunOptions, TrainingRun
+    from bbh_dist.training_run import TrainingRun
 
     check_writable(given.json, "--json")
-    console = Console()
-    training = TrainingRun(
-        experiment,
-        RunOptions(
-            stem=Path(given.job).stem,
-            name=given.name,
-            storage=given.storage,
-            tracking_uri=given.tracking_uri,
-            address=given.address,
-            data=given.data,
-            resume=given.resume,
-            verbose=given.verbose,
-            console=console,
-        ),
-    )
+    options = RunOptions.of(given, given.job)
+    console = options.console
+    training = TrainingRun(experiment, options)
     console.print(f"run [bold]{training.folder.name}[/bold], folder {training.folder.path}", soft_wrap=True)
     result = training.run()
     if given.json:

@@ -2,9 +2,7 @@
 
 import json
 import threading
-import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -12,34 +10,21 @@ import torch
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from bbh_dist.command_line import RunFailed
+from bbh_dist.command_line import RunFailed, RunOptions
 from bbh_dist.config import ConfigError, Experiment, Mistake, to_yaml
+from bbh_dist.masking import masked
 from bbh_dist.preflight import check_experiment
 from bbh_dist.provenance import provenance
 from bbh_dist.resumable import run_once
 from bbh_dist.storage import open_folder
 from bbh_dist.tasks import data_directory
-from bbh_dist.tracking import Tracker, masked, tracking_uri, ui_command
+from bbh_dist.tracking import Tracker, tracking_uri, ui_command
 from bbh_dist.training import Diverged, Trainer
 
 CHECKPOINTS = "checkpoints"
 _SHOWN = ("train/nll", "train/kl", "val/error", "val/nll", "val/entropy_auc", "val/outlier_entropy_auc")
 _POLL_SECONDS = 0.5
-
-
-@dataclass(frozen=True)
-class RunOptions:
-    """What a command line says beside the experiment."""
-
-    stem: str
-    name: str | None = None
-    storage: str | None = None
-    tracking_uri: str | None = None
-    address: str | None = None
-    data: str | None = None
-    resume: bool = False
-    verbose: bool = False
-    console: Console = field(default_factory=Console)
+_RESTARTS = 2
 
 
 class TrainingRun:
@@ -73,7 +58,7 @@ class TrainingRun:
         Raises:
             RunFailed: training diverged or its workers were lost.
         """
-        return run_once(self.folder, self.tracker, self.run_id, self._run)
+        return run_once(self.folder, self.tracker, self.run_id, self._run, config=to_yaml(self.experiment))
 
     def _run(self) -> dict[str, Any]:
         last = self._train_here() if self.experiment.parallel.workers == 1 else self._train_over_workers()
@@ -109,11 +94,16 @@ class TrainingRun:
         follower = _Follower(self.folder.path / REPORTS, self._report)
         with cluster(self.options.address, self.options.verbose) as available:
             concurrency(self.experiment.parallel, available)
-            try:
-                with follower:
-                    fit(self.experiment, data=self.data, folder=self.folder.path, final=True)
-            except RuntimeError as error:
-                raise RunFailed(f"the workers were lost: {' '.join(str(error).split())[:300]}") from error
+            # In a thread of its own: in the main one Ray Train would take over Ctrl-C.
+            settings: dict[str, Any] = {"data": self.data, "folder": self.folder.path, "final": True}
+            fitting = _Thread(lambda: fit(self.experiment, **settings, restarts=_RESTARTS))
+            while fitting.is_alive():
+                fitting.join(_POLL_SECONDS)
+                follower.catch_up()
+        follower.catch_up()
+        if fitting.error is not None:
+            reason = " ".join(str(fitting.error).split())[:300]
+            raise RunFailed(f"the workers were lost: {reason}") from fitting.error
         last = last_report(self.folder.path)
         if "failure" in last:
             raise RunFailed(last["failure"])
@@ -122,7 +112,8 @@ class TrainingRun:
     def _report(self, result: dict[str, Any]) -> None:
         """Show and track an epoch."""
         metrics = {key: value for key, value in result.items() if isinstance(value, int | float)}
-        metrics = {key: value for key, value in metrics.items() if key == "epoch" or "/" in key}
+        # Measures on test data are logged once, at the end.
+        metrics = {key: value for key, value in metrics.items() if key.startswith(("epoch", "train/", "val/", "time/"))}
         if "epoch" not in metrics:
             return
         shown = "  ".join(f"{name} {metrics[name]:.4g}" for name in _SHOWN if name in metrics)
@@ -177,10 +168,16 @@ class TrainingRun:
             raise ConfigError(
                 Mistake("does not fit", "this machine has no CUDA GPU", key="parallel.use_gpu", got="true")
             )
-        if parallel.workers > 1 and self.options.address is None:
-            from bbh_dist.cluster.session import concurrency, local_resources
+        if parallel.workers == 1 and self.options.address is not None:
+            rule = "a run of one worker trains in this process; a cluster takes --workers 2 or more"
+            raise ConfigError(Mistake("--address", rule, got=self.options.address))
+        if parallel.workers > 1:
+            from bbh_dist.cluster.session import check_address, concurrency, local_resources
 
-            concurrency(parallel, local_resources())
+            if self.options.address is None:
+                concurrency(parallel, local_resources())
+            else:
+                check_address(self.options.address)
 
 
 class _StepBar:
@@ -199,33 +196,36 @@ class _StepBar:
         self._progress.stop()
 
 
+class _Thread(threading.Thread):
+    """Runs a function beside the main thread and keeps the error that it ends with."""
+
+    def __init__(self, function: Callable[[], object]) -> None:
+        super().__init__(daemon=True)
+        self.function = function
+        self.error: Exception | None = None
+        self.start()
+
+    def run(self) -> None:
+        """Run the function."""
+        try:
+            self.function()
+        except Exception as error:
+            self.error = error
+
+
 class _Follower:
-    """Reads the lines that the first worker appends to its reports, in a thread, and hands each on once."""
+    """Hands on each line that the first worker appends to its reports, once and whole."""
 
     def __init__(self, path: Path, report: Callable[[dict[str, Any]], None]) -> None:
         self.path, self.report = path, report
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._follow, daemon=True)
         self._read = 0
 
-    def __enter__(self) -> None:
-        self._thread.start()
-
-    def __exit__(self, *error: object) -> None:
-        self._stop.set()
-        self._thread.join()
-        self._catch_up()
-
-    def _follow(self) -> None:
-        while not self._stop.is_set():
-            self._catch_up()
-            time.sleep(_POLL_SECONDS)
-
-    def _catch_up(self) -> None:
+    def catch_up(self) -> None:
+        """Hand on the lines that have been appended since."""
         if not self.path.exists():
             return
         with open(self.path, encoding="utf-8") as file:
             file.seek(self._read)
             while (line := file.readline()).endswith("\n"):
-                self._read = file.tell()
                 self.report(json.loads(line))
+                self._read = file.tell()

@@ -8,21 +8,21 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from bbh_dist.command_line import keep_to, parser, run, workers_flag
+from bbh_dist.command_line import RunOptions, keep_to, parser, run, workers_flag
 from bbh_dist.config import SearchSpace, load_space
 
 
 def main(arguments: Sequence[str]) -> None:
     """Parse, check everything that can be checked before anything starts, run the study, say what came out."""
-    options = parser(
+    flags_parser = parser(
         "tune",
         "Search hyperparameters on a Ray cluster, then train the best trials again with several seeds on test data.",
         "python -m bbh_dist.tune --space tune_spaces/bbh.yaml --trials 32 --set epochs=10",
     )
-    options.add_argument("--space", required=True, metavar="FILE", help="the search space (see tune_spaces/)")
-    options.add_argument("--trials", type=int, metavar="N", help="number of trials (trials)")
-    options.add_argument("--seeds", type=int, metavar="N", help="final runs with seeds 0..N-1 (final.seeds)")
-    given = options.parse_args(arguments)
+    flags_parser.add_argument("--space", required=True, metavar="FILE", help="the search space (see tune_spaces/)")
+    flags_parser.add_argument("--trials", type=int, metavar="N", help="number of trials (trials)")
+    flags_parser.add_argument("--seeds", type=int, metavar="N", help="final runs with seeds 0..N-1 (final.seeds)")
+    given = flags_parser.parse_args(arguments)
     flags: list[tuple[str, str, Any]] = [
         (place, f"base.{key}", value) for place, key, value in workers_flag(given.workers)
     ]
@@ -33,26 +33,14 @@ def main(arguments: Sequence[str]) -> None:
     space = load_space(given.space, given.assignments, flags)
 
     keep_to(given.storage)
-    from bbh_dist.cluster.study import Study, StudyOptions  # imported here: --help and mistakes need no torch
+    from bbh_dist.cluster.study import Study  # imported here: --help and mistakes need no torch
     from bbh_dist.preflight import check_writable
 
     check_writable(given.json, "--json")
 
-    console = Console()
-    study = Study(
-        space,
-        StudyOptions(
-            stem=Path(given.space).stem,
-            name=given.name,
-            storage=given.storage,
-            tracking_uri=given.tracking_uri,
-            address=given.address,
-            data=given.data,
-            resume=given.resume,
-            verbose=given.verbose,
-            console=console,
-        ),
-    )
+    options = RunOptions.of(given, given.space)
+    console = options.console
+    study = Study(space, options)
     console.print(
         f"study [bold]{study.folder.name}[/bold]: {space.trials} trials, folder {study.folder.path}", soft_wrap=True
     )
@@ -86,6 +74,8 @@ def show(console: Console, space: SearchSpace, result: dict[str, Any]) -> None:
         for name, stats in final["metrics"].items():
             table.add_row(name, f"{stats['mean']:.4g}", f"{stats['std']:.2g}")
         console.print(table)
+    for name, reason in result["failed_finals"].items():
+        console.print(f"[bold red]{name} failed[/bold red], --resume tries again: {reason}", soft_wrap=True)
     print(f"figures: {result['figures']}")
     print(f"done in {result['seconds']:.0f} s; compare the trials: {result['ui']}")
 

@@ -4,6 +4,7 @@ Checkpoints lie in the run's folder, which all workers see, and are found again 
 """
 
 import json
+import os
 import uuid
 from pathlib import Path
 from typing import Any
@@ -13,16 +14,16 @@ from bbh_dist.tasks import load_task
 from bbh_dist.training import Diverged, Trainer, Workers
 
 REPORTS = "reports.jsonl"
-_RESTARTS = 2
+_PLACEMENT_GROUP = "placement_group"
 
 
 def fit(
-    experiment: Experiment, *, data: str, folder: Path, final: bool, callbacks: list[Any] | None = None
+    experiment: Experiment, *, data: str, folder: Path, final: bool, restarts: int, callbacks: list[Any] | None = None
 ) -> dict[str, Any]:
     """Train over `parallel.workers` workers and return what the first reported last.
 
     Every report also stands, a line of JSON each, in `reports.jsonl` of the folder. A lost worker restarts the group
-    from the newest checkpoint, twice at most.
+    from the newest checkpoint, `restarts` times at most.
 
     Raises:
         RuntimeError: the run was lost more often than that, or its workers could not be started.
@@ -52,29 +53,52 @@ def fit(
             name=f"train-{uuid.uuid4().hex[:8]}",
             storage_path=str(folder / "ray"),
             callbacks=callbacks or [],
-            failure_config=FailureConfig(max_failures=_RESTARTS, controller_failure_limit=0),
+            failure_config=FailureConfig(max_failures=restarts, controller_failure_limit=0),
         ),
     )
     trainer.fit()
     return last_report(folder)
 
 
+def release(folder: Path) -> None:
+    """Take a run's CPUs and GPUs back from its workers, which end with that; nothing where they have left already.
+
+    A trial that is pruned does not end the Ray Train run inside it, which would go on and keep its CPUs.
+    """
+    import ray
+    from ray.util.placement_group import PlacementGroup, remove_placement_group
+
+    path = folder / _PLACEMENT_GROUP
+    if path.exists():
+        remove_placement_group(PlacementGroup(ray.PlacementGroupID(bytes.fromhex(path.read_text(encoding="utf-8")))))
+        path.unlink()
+
+
 def last_report(folder: Path) -> dict[str, Any]:
     """The last line of a run's reports, empty where there is none."""
-    path = folder / REPORTS
-    lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+    lines = _whole_lines(folder / REPORTS)
     return json.loads(lines[-1]) if lines else {}
+
+
+def _whole_lines(path: Path) -> list[str]:
+    """Lines that were written to their end; a killed worker may have torn the last one."""
+    text = path.read_text(encoding="utf-8") if path.exists() else ""
+    return text[: text.rfind("\n") + 1].splitlines()
 
 
 def _train(config: dict[str, Any]) -> None:
     """What each worker runs."""
     import ray.train
     import ray.train.torch
+    import ray.util
     import torch
 
     experiment = Experiment.model_validate_json(config["experiment"])
     torch.set_num_threads(experiment.parallel.cpus_per_worker or 1)
     workers, folder = Workers.of_process_group(), Path(config["folder"])
+    group = ray.util.get_current_placement_group()
+    if workers.is_first and group is not None:
+        (folder / _PLACEMENT_GROUP).write_text(group.id.hex(), encoding="utf-8")
 
     def report(result: dict[str, Any]) -> None:
         if workers.is_first:
@@ -84,7 +108,9 @@ def _train(config: dict[str, Any]) -> None:
     try:
         task = load_task(experiment.task, Path(config["data"]))
         trainer = Trainer(experiment, task, workers, ray.train.torch.get_device())
-        if trainer.resume(folder / "checkpoints") and workers.is_first:
+        resumed = trainer.resume(folder / "checkpoints")
+        if resumed and workers.is_first:
+            _cut_torn_line(folder / REPORTS)
             _append(folder, _unreported(trainer.history, last_report(folder)))
         while not trainer.done:
             metrics = trainer.run_epoch()
@@ -93,13 +119,19 @@ def _train(config: dict[str, Any]) -> None:
             if not trainer.done:
                 report(dict(metrics))
         report(_result(trainer, config["final"]))
-    except Diverged as error:
-        report({"failure": str(error)})
+    except Exception as error:  # the same again would fail the same way: only a lost worker is restarted
+        report({"failure": str(error) if isinstance(error, Diverged) else f"{type(error).__name__}: {error}"})
 
 
 def _append(folder: Path, reports: list[dict[str, Any]]) -> None:
     with open(folder / REPORTS, "a", encoding="utf-8") as file:
-        file.writelines(json.dumps(report) + "\n" for report in reports)
+        file.write("".join(json.dumps(report) + "\n" for report in reports))
+
+
+def _cut_torn_line(path: Path) -> None:
+    if path.exists():
+        whole = "".join(line + "\n" for line in _whole_lines(path))
+        os.truncate(path, len(whole.encode()))
 
 
 def _unreported(history: list[dict[str, float]], last: dict[str, Any]) -> list[dict[str, Any]]:

@@ -50,6 +50,12 @@ class FinalJobs:
         }
         self._write()
 
+    def failures(self) -> dict[str, str]:
+        """The runs of this study's choice that did not come to their end, and why."""
+        names = [name for names in self.names.values() for name in names]
+        runs = {name: self.record.get(name, {}) for name in names}
+        return {name: run.get("reason") or "cut off" for name, run in runs.items() if run.get("state") != "COMPLETE"}
+
     def known(self, job: Job) -> str | None:
         """The tracking run that a job already has."""
         return self.record.get(job.name, {}).get("run_id")
@@ -64,7 +70,8 @@ class FinalJobs:
 
         The standard deviation is the sample's (n - 1), 0 for one seed.
         """
-        done = [self.record[name] for name in self.names.get(number, []) if self.record[name]["state"] == "COMPLETE"]
+        runs = [self.record.get(name, {}) for name in self.names.get(number, [])]
+        done = [run for run in runs if run.get("state") == "COMPLETE"]
         names = [name for name in (done[0]["metrics"] if done else {}) if name.startswith("test/")]
         metrics = {}
         for name in names:

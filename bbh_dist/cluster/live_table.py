@@ -15,6 +15,7 @@ from bbh_dist.cluster.jobs import Job, Outcome
 
 _STYLES = {"RUNNING": "cyan", "COMPLETE": "green", "PRUNED": "yellow", "FAIL": "bold red"}
 _ROWS_BESIDE_TABLE = 8
+_SECONDS_BETWEEN_LINES = 20
 
 
 class LiveTable:
@@ -24,7 +25,7 @@ class LiveTable:
         self.console, self.title, self.metrics, self.count = console, title, list(metrics), count
         self._running: dict[str, tuple[Job, dict[str, float]]] = {}
         self._ended: list[tuple[Job, Outcome]] = []
-        self._started = time.monotonic()
+        self._started = self._printed = time.monotonic()
         self._live = Live(
             get_renderable=self._render, console=console, refresh_per_second=4, transient=True, redirect_stdout=False
         )
@@ -39,6 +40,7 @@ class LiveTable:
     ) -> None:
         if self.console.is_terminal:
             self._live.stop()
+            self._running.clear()
             self.console.print(self._table(len(self._ended)))
 
     def started(self, job: Job) -> None:
@@ -46,8 +48,11 @@ class LiveTable:
         self._running[job.name] = (job, {})
 
     def reported(self, job: Job, metrics: dict[str, float]) -> None:
-        """A job finished an epoch."""
+        """A job finished an epoch; where nobody watches, a line says so now and then."""
         self._running[job.name] = (job, metrics)
+        if not self.console.is_terminal and time.monotonic() - self._printed > _SECONDS_BETWEEN_LINES:
+            values = "  ".join(f"{name} {metrics[name]:.4g}" for name in self.metrics if name in metrics)
+            self._line(f"{job.name}  epoch {metrics['epoch']:.0f}/{job.experiment.epochs}  {values}")
 
     def ended(self, job: Job, outcome: Outcome) -> None:
         """A job ended."""
@@ -64,7 +69,11 @@ class LiveTable:
                 f"{outcome.seconds:.1f} s",
                 outcome.reason or short_params(job.params),
             ]
-            self.console.print("  ".join(part for part in parts if part), markup=False, highlight=False, soft_wrap=True)
+            self._line("  ".join(part for part in parts if part))
+
+    def _line(self, text: str) -> None:
+        self._printed = time.monotonic()
+        self.console.print(text, markup=False, highlight=False, soft_wrap=True)
 
     def _render(self) -> Group:
         seconds = time.monotonic() - self._started

@@ -56,12 +56,16 @@ class OptunaJobs:
     @property
     def remaining(self) -> int:
         """Trials that are still to be run until the study has what its space asks for."""
-        return max(0, self.space.trials - sum(trial.state.is_finished() for trial in self.study.trials))
+        ended = [
+            trial for trial in self.study.trials if trial.state.is_finished() and not trial.user_attrs.get("invalid")
+        ]
+        return max(0, self.space.trials - len(ended))
 
     def next_job(self) -> Job:
         """The next trial: one that was cut off, else a new proposal.
 
-        A proposal whose values do not make a valid experiment together is a failed trial, and another is asked for.
+        A proposal whose values do not make a valid experiment together is a failed trial that does not count, and
+        another is asked for.
         """
         mistakes: Sequence[Mistake] = ()
         for _ in range(_ATTEMPTS):
@@ -72,6 +76,7 @@ class OptunaJobs:
             except ConfigError as error:
                 mistakes = error.mistakes
                 trial.set_user_attr("reason", str(error))
+                trial.set_user_attr("invalid", True)
                 self.study.tell(trial, state=TrialState.FAIL)
                 continue
             job = Job(f"trial-{trial.number}", experiment, trial.number, chosen)

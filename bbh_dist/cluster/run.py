@@ -10,6 +10,7 @@ from ray.tune.experiment import Trial
 from ray.tune.schedulers import AsyncHyperBandScheduler, FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
+from bbh_dist.cluster.data_parallel import release
 from bbh_dist.cluster.jobs import Job, JobSource, Observer, Outcome
 from bbh_dist.cluster.trainables import DETAILS, FAILURE, FINISHED, OneWorkerTrial, several_workers_trial
 from bbh_dist.config import Parallel, SearchSpace
@@ -77,8 +78,12 @@ class _Bridge:
             "experiment": job.experiment.model_dump_json(),
             "final": job.final,
             "data": self.data,
-            "folder": str(self.folder / "workers"),
+            "folder": str(self.workers_folder(job)),
         }
+
+    def workers_folder(self, job: Job) -> Path:
+        """Where a run of several workers keeps its checkpoints and reports, on a resume as well."""
+        return self.folder / "workers" / job.name
 
     def result(self, name: str, result: dict[str, Any]) -> None:
         job, _, last = self.running[name]
@@ -90,11 +95,15 @@ class _Bridge:
 
     def end(self, name: str, error: str | None) -> None:
         job, started, last = self.running.pop(name)
+        if job.experiment.parallel.workers > 1:
+            release(self.workers_folder(job))
         # Tune's time is the trial's own; the clock here has waited for the actor to start, too.
         outcome = _outcome(last, error, last.get("time_total_s", time.monotonic() - started))
-        self.source.ended(job, outcome)
+        # The source last: a job whose end only it had not heard of is run again, one that only the others had not
+        # heard of would stay open in the tracking store for ever.
         for observer in self.observers:
             observer.ended(job, outcome)
+        self.source.ended(job, outcome)
 
 
 def run_jobs(
@@ -153,11 +162,17 @@ def build_scheduler(space: SearchSpace) -> TrialScheduler | None:
         time_attr="epoch",
         metric=metric,
         mode="max" if directions.get(metric, default_direction(metric)) == "maximize" else "min",
-        max_t=space.base.epochs,
+        # Past the end: there a run ends by itself and is complete.
+        max_t=_most_epochs(space) + 1,
         grace_period=min(space.scheduler.grace_epochs, space.base.epochs),
         reduction_factor=space.scheduler.reduction_factor,
         brackets=1,
     )
+
+
+def _most_epochs(space: SearchSpace) -> int:
+    searched = space.search.get("epochs")
+    return max(searched.edge_values()) if searched is not None else space.base.epochs
 
 
 def default_direction(metric: str) -> str:

@@ -6,6 +6,7 @@ import os
 import secrets
 import shutil
 import signal
+import socket
 import sys
 import tempfile
 import threading
@@ -26,6 +27,8 @@ os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.2")
 os.environ.setdefault("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", "60")
 # Ray otherwise overrides CUDA_VISIBLE_DEVICES for tasks that ask for no GPU, with a warning on every start.
 os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+
+_FOR_ACTORS = ("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S")
 
 
 @dataclass(frozen=True)
@@ -65,6 +68,23 @@ def local_resources() -> Resources:
     return Resources(len(os.sched_getaffinity(0)), torch.cuda.device_count())
 
 
+def check_address(address: str) -> None:
+    """See that something listens where a cluster is said to be; `auto` is left to Ray.
+
+    Raises:
+        ConfigError: nothing does, or the address is Ray Client's, whose driver runs elsewhere.
+    """
+    if address == "auto":
+        return
+    host, _, port = address.rpartition(":")
+    if "://" in address or not host or not port.isdigit():
+        raise ConfigError(Mistake("--address", "must be auto or HOST:PORT of the head node", got=address))
+    try:
+        socket.create_connection((host, int(port)), timeout=3).close()
+    except (OSError, OverflowError) as error:
+        raise ConfigError(Mistake("--address", f"no Ray cluster answers ({error})", got=address)) from error
+
+
 @contextlib.contextmanager
 def cluster(address: str | None, verbose: bool) -> Iterator[Resources]:
     """Connect to a cluster, or start one on this machine, and disconnect or stop it at the end.
@@ -82,8 +102,15 @@ def cluster(address: str | None, verbose: bool) -> Iterator[Resources]:
     quiet = logging.INFO if verbose else logging.ERROR
     if address is not None:
         try:
+            # Trials run Ray Train in actors of theirs, which must know these settings on every node.
+            known = {name: os.environ[name] for name in _FOR_ACTORS}
             with _own_signals():
-                ray.init(address=address, log_to_driver=verbose, logging_level=quiet)
+                ray.init(
+                    address=address,
+                    log_to_driver=verbose,
+                    logging_level=quiet,
+                    runtime_env={"env_vars": known},
+                )
         except (ConnectionError, ValueError, RuntimeError) as error:
             reason = " ".join(str(error).split())[:200]
             raise ConfigError(Mistake("--address", f"no Ray cluster answers ({reason})", got=address)) from error
@@ -116,9 +143,11 @@ def cluster(address: str | None, verbose: bool) -> Iterator[Resources]:
 def _own_signals() -> Iterator[None]:
     """Keep this process's handling of SIGTERM, which `ray.init` replaces by an exit without clean-up."""
     handler = signal.getsignal(signal.SIGTERM)
-    yield
-    if threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGTERM, handler)
+    try:
+        yield
+    finally:
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, handler)
 
 
 def _demand_token() -> None:

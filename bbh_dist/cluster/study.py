@@ -3,54 +3,44 @@
 import contextlib
 import json
 import time
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 import yaml
-from rich.console import Console
 
 from bbh_dist.cluster.final import FinalJobs
-from bbh_dist.cluster.jobs import Job, JobSource, Outcome
+from bbh_dist.cluster.jobs import Job, JobSource, Observer, Outcome
 from bbh_dist.cluster.live_table import LiveTable
-from bbh_dist.cluster.session import Resources, cluster, concurrency, local_resources
+from bbh_dist.cluster.session import Resources, check_address, cluster, concurrency, local_resources
 from bbh_dist.cluster.tracked import TrackedJobs
-from bbh_dist.command_line import RunFailed
+from bbh_dist.command_line import RunFailed, RunOptions
 from bbh_dist.config import ConfigError, Mistake, SearchSpace, to_yaml
+from bbh_dist.masking import masked
 from bbh_dist.preflight import check_space
 from bbh_dist.provenance import provenance
 from bbh_dist.resumable import run_once
 from bbh_dist.storage import open_folder
 from bbh_dist.tasks import data_directory
-from bbh_dist.tracking import Tracker, masked, tracking_uri, ui_command
+from bbh_dist.tracking import Tracker, tracking_uri, ui_command
+
+if TYPE_CHECKING:
+    from bbh_dist.cluster.optuna_study import OptunaJobs
 
 FINAL_METRICS = ("test/error", "test/nll", "test/outlier_entropy_auc")
-
-
-@dataclass(frozen=True)
-class StudyOptions:
-    """What a command line says beside the search space."""
-
-    stem: str
-    name: str | None = None
-    storage: str | None = None
-    tracking_uri: str | None = None
-    address: str | None = None
-    data: str | None = None
-    resume: bool = False
-    verbose: bool = False
-    console: Console = field(default_factory=Console)
 
 
 class Study:
     """One search: its folder, its tracking run, its trials and its final runs."""
 
-    def __init__(self, space: SearchSpace, options: StudyOptions) -> None:
+    def __init__(self, space: SearchSpace, options: RunOptions) -> None:
         self.space, self.options, self.console = space, options, options.console
         self.data = str(data_directory(options.data))
         self.started = time.monotonic()
         check_space(space, self.data)
         if options.address is None:
             concurrency(space.base.parallel, local_resources())
+        else:
+            check_address(options.address)
         self.folder, resumed = open_folder(options.storage, options.name, options.stem, options.resume)
         self.tags = provenance()
         if resumed:
@@ -72,17 +62,21 @@ class Study:
         Raises:
             RunFailed: no trial, or no final run, came to its end.
         """
-        if self.folder.config() != to_yaml(self.space):  # more trials or other final runs of the same search
-            record = self.folder.record()
-            record.pop("result", None)
-            self.folder.update(to_yaml(self.space), record)
-        return run_once(self.folder, self.tracker, self.parent, self._run)
+        return run_once(
+            self.folder,
+            self.tracker,
+            self.parent,
+            self._run,
+            config=to_yaml(self.space),  # more trials, or other final runs, of the same search
+            keep=lambda result: not result["failed_finals"],
+        )
 
     def _run(self) -> dict[str, Any]:
         from bbh_dist.cluster.optuna_study import OptunaJobs
         from bbh_dist.report import rank_best  # imported here: it makes matplotlib's cache folder
 
         jobs = OptunaJobs(self.space, self.folder.path)
+        self.tracker.kill_children(self.parent)  # of a driver that was killed; what is run again is opened again
         with contextlib.ExitStack() as stack:
             connect = _Once(stack, self.options)
             self._search(jobs, connect)
@@ -96,18 +90,19 @@ class Study:
         summaries = [finals.summary(number) for number in chosen]
         self._log_results(jobs, finals, chosen, summaries)
         if not any(summary["seeds"] for summary in summaries):
-            reasons = {run["reason"] for run in finals.record.values() if run.get("reason")}
-            raise RunFailed(f"no final run came to its end: {'; '.join(sorted(reasons))}")
-        return self._result(jobs, ranked, summaries)
+            raise RunFailed(f"no final run came to its end: {'; '.join(finals.failures().values())}")
+        return {**self._result(jobs, ranked, summaries), "failed_finals": finals.failures()}
 
-    def _search(self, jobs: Any, connect: "_Once") -> None:
+    def _search(self, jobs: "OptunaJobs", connect: "_Once") -> None:
         if jobs.remaining == 0:
             return
         names = [objective.metric for objective in self.space.objectives]
         tracked = TrackedJobs(self.tracker, self.parent, self.tags, self.space.objectives, jobs.run_id, jobs.note)
-        watchers = [tracked, _Best(self, jobs)]
+        best = _Best(self, jobs)
         try:
-            self._run_jobs(jobs, jobs.remaining, f"study {self.folder.name}", names, watchers, connect, search=True)
+            self._run_jobs(
+                jobs, jobs.remaining, f"study {self.folder.name}", names, tracked, [best], connect, search=True
+            )
         except BaseException:
             jobs.interrupt()
             raise
@@ -117,15 +112,16 @@ class Study:
             return
         tracked = TrackedJobs(self.tracker, self.parent, self.tags, self.space.objectives, finals.known, finals.note)
         title = "final runs, test data"
-        self._run_jobs(finals, len(finals), title, FINAL_METRICS, [tracked], connect, search=False)
+        self._run_jobs(finals, len(finals), title, FINAL_METRICS, tracked, [], connect, search=False)
 
     def _run_jobs(
         self,
         source: JobSource,
         count: int,
         title: str,
-        metrics: Any,
-        watchers: list[Any],
+        metrics: Sequence[str],
+        tracked: TrackedJobs,
+        others: Sequence[Observer],
         connect: "_Once",
         search: bool,
     ) -> None:
@@ -133,23 +129,26 @@ class Study:
         from bbh_dist.cluster.run import build_scheduler, run_jobs
 
         parallel = self.space.base.parallel
-        tracked = watchers[0]
+        concurrent = min(count, concurrency(parallel, available))
+        self.console.print(f"{title}: {count} runs, {concurrent} at a time, on {available.cpus} CPUs", style="dim")
         try:
             with LiveTable(self.console, title, metrics, count) as table:
                 run_jobs(
                     source,
                     count,
                     parallel=parallel,
-                    concurrent=min(count, concurrency(parallel, available)),
+                    concurrent=concurrent,
                     scheduler=build_scheduler(self.space) if search else None,
-                    observers=[*watchers, table],
+                    observers=[tracked, *others, table],
                     data=self.data,
                     folder=self.folder.path,
                 )
         finally:
             tracked.kill()
 
-    def _log_results(self, jobs: Any, finals: FinalJobs, chosen: list[int], summaries: list[dict[str, Any]]) -> None:
+    def _log_results(
+        self, jobs: "OptunaJobs", finals: FinalJobs, chosen: list[int], summaries: list[dict[str, Any]]
+    ) -> None:
         from bbh_dist.report import draw_run, draw_study, draw_training
 
         figures = self.folder.path / "figures"
@@ -168,7 +167,7 @@ class Study:
                 for path in paths:
                     self.tracker.log_file(run["run_id"], path, "figures")
 
-    def _result(self, jobs: Any, ranked: list[int], summaries: list[dict[str, Any]]) -> dict[str, Any]:
+    def _result(self, jobs: "OptunaJobs", ranked: list[int], summaries: list[dict[str, Any]]) -> dict[str, Any]:
         trials = [
             {
                 "number": row.number,
@@ -187,7 +186,7 @@ class Study:
             "tracking_uri": masked(self.tracker.uri),
             "trials": trials,
             "best": [by_number[number] for number in ranked],
-            "final": summaries[0],
+            "final": next(summary for summary in summaries if summary["seeds"]),
             "finals": summaries,
             "figures": str(self.folder.path / "figures"),
             "ui": ui_command(self.tracker.uri, self.tracker.experiment_id),
@@ -234,7 +233,7 @@ class Study:
 class _Once:
     """Connects to the cluster when it is first needed: a study that is finished needs none."""
 
-    def __init__(self, stack: contextlib.ExitStack, options: StudyOptions) -> None:
+    def __init__(self, stack: contextlib.ExitStack, options: RunOptions) -> None:
         self.stack, self.options = stack, options
         self.resources: Resources | None = None
 
@@ -245,11 +244,11 @@ class _Once:
 
 
 class _Best:
-    """Logs the best value of each objective so far to the study's run, at each trial's number."""
+    """Logs the best value of each objective so far to the study's run, as trials end."""
 
-    def __init__(self, study: Study, jobs: Any) -> None:
-        self.study, self.jobs = study, jobs
-        self._best: dict[str, float] = {}
+    def __init__(self, study: Study, jobs: "OptunaJobs") -> None:
+        self.study = study
+        self.rows = jobs.rows()
 
     def started(self, job: Job) -> None:
         """Nothing to log."""
@@ -258,12 +257,12 @@ class _Best:
         """Nothing to log."""
 
     def ended(self, job: Job, outcome: Outcome) -> None:
-        """Log what a complete trial bettered."""
-        if outcome.state != "COMPLETE":
-            return
-        for objective in self.study.space.objectives:
-            value = outcome.metrics[objective.metric]
-            better = max if objective.direction == "maximize" else min
-            self._best[objective.metric] = better(value, self._best.get(objective.metric, value))
-        bests = {f"best/{name}": value for name, value in self._best.items()}
-        self.study.tracker.log(self.study.parent, bests, job.number)
+        """Log the best values, this trial's included, at the number of trials that have ended."""
+        from bbh_dist.report import TrialRow
+
+        values = outcome.metrics if outcome.state == "COMPLETE" else None
+        self.rows.append(TrialRow(job.number, outcome.state, values, job.params, outcome.seconds))
+        done = [row.values for row in self.rows if row.values is not None]
+        objectives = self.study.space.objectives if done else []
+        bests = {f"best/{each.metric}": each.best(values[each.metric] for values in done) for each in objectives}
+        self.study.tracker.log(self.study.parent, bests, len(self.rows))

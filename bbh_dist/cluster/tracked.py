@@ -53,9 +53,8 @@ class TrackedJobs:
         best = self._best.setdefault(job.name, {})
         for objective in self.objectives:
             if objective.metric in metrics:
-                better = max if objective.direction == "maximize" else min
-                value = metrics[objective.metric]
-                best[f"best/{objective.metric}"] = better(value, best.get(f"best/{objective.metric}", value))
+                name, value = f"best/{objective.metric}", metrics[objective.metric]
+                best[name] = objective.best([value, best.get(name, value)])
 
     def ended(self, job: Job, outcome: Outcome) -> None:
         """Close the job's run; a pruned one is FINISHED with the tag `state`."""

@@ -5,7 +5,6 @@ imported torch and loaded the data, lives on for the next trial.
 """
 
 import functools
-import os
 import traceback
 from pathlib import Path
 from typing import Any
@@ -90,11 +89,11 @@ def several_workers_trial(config: dict[str, Any]) -> None:
     """A Ray Train run inside a trial; this function only drives it and holds no CPU."""
     from ray.tune.integration.ray_train import TuneReportCallback
 
-    folder = Path(tune.get_context().get_trial_dir() or os.getcwd())
     fit(
         Experiment.model_validate_json(config["experiment"]),
         data=config["data"],
-        folder=Path(config["folder"]) / (tune.get_context().get_trial_id() or folder.name),
+        folder=Path(config["folder"]),
         final=config["final"],
+        restarts=0,  # Tune restarts the trial; a run that restarted itself would outlive its pruning
         callbacks=[TuneReportCallback()],
     )

@@ -1,6 +1,7 @@
 """A search space: a base experiment, what varies, what is optimised, and how the best is re-run."""
 
 import json
+from collections.abc import Iterable
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
@@ -11,6 +12,9 @@ from bbh_dist.config.measures import MEASURES, Direction
 
 IntegerRange = Annotated[list[int], Field(min_length=2, max_length=2)]
 NumberRange = Annotated[list[float], Field(min_length=2, max_length=2)]
+
+_FIXED = ("task", "seed", "parallel")
+"""Keys on which the study's data, final seeds and concurrency rest."""
 
 _KINDS = ("choice", "int", "logint", "float", "loguniform")
 
@@ -82,7 +86,13 @@ class Objective(Frozen):
     """A measure on validation data and which way is better."""
 
     metric: str
+    """`val/` and the name of a measure."""
     direction: Direction
+    """minimize or maximize."""
+
+    def best(self, values: Iterable[float]) -> float:
+        """The best of some values."""
+        return max(values) if self.direction == "maximize" else min(values)
 
     @field_validator("metric")
     @classmethod
@@ -155,6 +165,8 @@ class SearchSpace(Frozen):
     @classmethod
     def _conditions_can_be_met(cls, search: dict[str, Parameter]) -> dict[str, Parameter]:
         for key, parameter in search.items():
+            if key.split(".")[0] in _FIXED:
+                raise RuleError("must be the same in all trials, set it in base", key=f"{key}.{parameter.kind}")
             for parent, wanted in (parameter.when or {}).items():
                 if parent not in search:
                     rule = "`when` must name another searched key"

@@ -6,13 +6,15 @@ Metrics wait in memory and travel in batches. A (metric, epoch) is logged once, 
 import logging
 import math
 import os
+import shlex
+import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
-from urllib.parse import urlsplit, urlunsplit
 
 from bbh_dist.config import ConfigError, Mistake
+from bbh_dist.masking import masked
 
 Status = Literal["FINISHED", "FAILED", "KILLED"]
 
@@ -27,23 +29,17 @@ _EXPERIMENT_TAGS = {"mlflow.experimentKind": "custom_model_development"}
 
 def tracking_uri(given: str | None) -> str:
     """The given store, else the environment's MLFLOW_TRACKING_URI, else mlflow.db in the current folder."""
-    return given or os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{Path('mlflow.db').resolve()}"
-
-
-def masked(uri: str) -> str:
-    """The URI without its password."""
-    parts = urlsplit(uri)
-    if parts.password is None:
-        return uri
-    host = parts.netloc.rpartition("@")[2]
-    return urlunsplit(parts._replace(netloc=f"{parts.username}:***@{host}"))
+    uri = given or os.environ.get("MLFLOW_TRACKING_URI") or "sqlite:///mlflow.db"
+    if uri.startswith("sqlite:///"):  # absolute, so that a run is resumed from any folder
+        return f"sqlite:///{Path(uri.removeprefix('sqlite:///')).resolve()}"
+    return uri
 
 
 def ui_command(uri: str, experiment_id: str) -> str:
     """What to type, or open, to look at an experiment of the store."""
     if uri.startswith(("http://", "https://")):
         return f"{masked(uri).rstrip('/')}/#/experiments/{experiment_id}"
-    command = f"mlflow ui --backend-store-uri {masked(uri)}"
+    command = f"mlflow ui --backend-store-uri {shlex.quote(masked(uri))}"
     return f"{command}    then open http://127.0.0.1:5000/#/experiments/{experiment_id}"
 
 
@@ -80,7 +76,7 @@ class Tracker:
                     experiment, artifact_location=_artifact_location(uri, experiment), tags=_EXPERIMENT_TAGS
                 )
             )
-        except (MlflowException, SQLAlchemyError, OSError) as error:
+        except (MlflowException, SQLAlchemyError, OSError, ImportError, ValueError) as error:
             reason = " ".join(str(error).replace(uri, masked(uri)).split())[:200]
             raise ConfigError(
                 Mistake("--tracking-uri", f"the tracking store must answer ({reason})", got=masked(uri))
@@ -112,10 +108,29 @@ class Tracker:
         return run_id
 
     def reopen_run(self, run_id: str) -> None:
-        """Set a run that ended or was cut off back to RUNNING; epochs that it holds are not logged again."""
-        self._client.update_run(run_id, status="RUNNING")
+        """Set a run that ended or was cut off back to RUNNING; epochs that it holds are not logged again.
+
+        Raises:
+            ConfigError: the run has been deleted from the store.
+        """
+        from mlflow.exceptions import MlflowException
+
+        try:
+            tags = self._client.get_run(run_id).data.tags
+            self._client.update_run(run_id, status="RUNNING")
+        except MlflowException as error:
+            rule = f"its run {run_id} is no longer in the tracking store"
+            raise ConfigError(Mistake("--resume", rule, got=masked(self.uri))) from error
+        if "reason" in tags:
+            self._client.delete_tag(run_id, "reason")
         history = self._client.get_metric_history(run_id, _EVERY_EPOCH)
         self._logged_epoch[run_id] = max((point.step for point in history), default=0)
+
+    def kill_children(self, parent: str) -> None:
+        """Set the children of a run that are still RUNNING, with nobody left to run them, to KILLED."""
+        query = f"tags.mlflow.parentRunId = '{parent}' and attributes.status = 'RUNNING'"
+        for run in self._client.search_runs([self.experiment_id], query):
+            self._client.set_terminated(run.info.run_id, "KILLED")
 
     def close_run(self, run_id: str) -> None:
         """Set a run that is known to have ended to FINISHED, if it is not."""
@@ -145,12 +160,19 @@ class Tracker:
                 self._client.set_tag(run_id, f"not_finite.{key}", f"{value} at step {step}")
 
     def flush(self) -> None:
-        """Send what is queued."""
-        for run_id, metrics in self._waiting.items():
-            for start in range(0, len(metrics), _BATCH):
-                self._client.log_batch(run_id, metrics=metrics[start : start + _BATCH])
-        self._waiting.clear()
+        """Send what is queued; what the store does not take now is kept and sent with the next."""
+        from mlflow.exceptions import MlflowException
+
         self._flushed = time.monotonic()
+        try:
+            for run_id in list(self._waiting):
+                while metrics := self._waiting[run_id]:
+                    self._client.log_batch(run_id, metrics=metrics[:_BATCH])
+                    del metrics[:_BATCH]
+                del self._waiting[run_id]
+        except (MlflowException, OSError) as error:
+            reason = masked(" ".join(str(error).split()))[:200]
+            print(f"the tracking store took no metrics, they are kept for later: {reason}", file=sys.stderr)
 
     def tag(self, run_id: str, key: str, value: object) -> None:
         """Set one tag."""

@@ -131,7 +131,7 @@ BROKEN: list[tuple[str, bytes, tuple[str, ...]]] = [
     (
         "searched workers beyond the batch",
         _spoiled("optimizer.lr:\n    loguniform: [1e-4, 1e-1]", "parallel.workers:\n    int: [1, 99]"),
-        (":13: search.parallel.workers: must be at most batch_size, 64, got 99",),
+        (":13: search.parallel.workers.int: must be the same in all trials, set it in base",),
     ),
     (
         "searched batch below the workers",

@@ -159,7 +159,7 @@ def test_a_resolved_experiment_loads_again(tmp_path: Path, text: str) -> None:
     assert experiment(tmp_path, to_yaml(found)) == found
 
 
-@pytest.mark.parametrize("assignments", [(), ("search.task={choice: ['npz:1e-3', digits5]}", "final.top=3")])
+@pytest.mark.parametrize("assignments", [(), ("search.network={choice: ['mlp:8', lenet]}", "final.top=3")])
 def test_a_resolved_space_loads_again(tmp_path: Path, assignments: tuple[str, ...]) -> None:
     found = space(tmp_path, *assignments)
     assert space(tmp_path, text=to_yaml(found)) == found

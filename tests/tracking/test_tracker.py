@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 from mlflow import MlflowClient
 
-from bbh_dist.tracking import Tracker, masked, tracking_uri, ui_command
+from bbh_dist.masking import masked
+from bbh_dist.tracking import Tracker, tracking_uri, ui_command
 
 
 @pytest.fixture(scope="module")
@@ -87,7 +88,7 @@ def test_the_store_is_the_flags_the_environments_or_here(monkeypatch: pytest.Mon
     assert tracking_uri(None) == f"sqlite:///{tmp_path / 'mlflow.db'}"
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://server")
     assert tracking_uri(None) == "http://server"
-    assert tracking_uri("sqlite:///x.db") == "sqlite:///x.db"
+    assert tracking_uri("sqlite:///x.db") == f"sqlite:///{tmp_path / 'x.db'}"
 
 
 def test_passwords_are_masked() -> None:
