@@ -224,3 +224,27 @@ def test_what_does_not_fit_is_refused_before_anything_starts(tmp_path: Path) -> 
     assert "400 workers x 1 CPUs = 400 CPUs, the cluster has" in done.stderr
     assert done.stderr.strip().count("\n") == 0
     assert sorted(path.name for path in tmp_path.iterdir()) == ["space.yaml"]
+
+
+def test_interrupt_ends_a_run_of_two_workers_cleanly(tmp_path: Path) -> None:
+    job = "{task: digits5, network: 'mlp:16', epochs: 100000, method: {name: map}, checkpoint_every_epochs: 1000}\n"
+    (tmp_path / "job.yaml").write_text(job)
+    process = subprocess.Popen(
+        command(tmp_path, "train", "--job", "job.yaml", "--workers", "2"),
+        cwd=tmp_path,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        deadline = time.monotonic() + 90
+        while time.monotonic() < deadline and not (tmp_path / "runs" / "job" / "reports.jsonl").exists():
+            time.sleep(0.2)
+        process.send_signal(signal.SIGINT)
+        _, errors = process.communicate(timeout=60)
+    finally:
+        process.kill()
+    assert process.returncode == 130, errors
+    client = MlflowClient(tracking_uri=f"sqlite:///{tmp_path / 'mlflow.db'}")
+    (run,) = client.search_runs([client.get_experiment_by_name("job").experiment_id])
+    assert run.info.status == "KILLED"
+    assert _gone(process.pid)
