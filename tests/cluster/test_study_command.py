@@ -226,6 +226,7 @@ def test_what_does_not_fit_is_refused_before_anything_starts(tmp_path: Path) -> 
     assert sorted(path.name for path in tmp_path.iterdir()) == ["space.yaml"]
 
 
+@pytest.mark.cluster
 def test_interrupt_ends_a_run_of_two_workers_cleanly(tmp_path: Path) -> None:
     job = "{task: digits5, network: 'mlp:16', epochs: 100000, method: {name: map}, checkpoint_every_epochs: 1000}\n"
     (tmp_path / "job.yaml").write_text(job)
