@@ -3,8 +3,23 @@
 from collections.abc import Callable
 from typing import Any
 
+from bbh_dist.config import ConfigError, Mistake
+from bbh_dist.masking import masked
 from bbh_dist.storage import RunFolder
-from bbh_dist.tracking import Tracker
+from bbh_dist.tracking import Tracker, tracking_uri
+
+
+def stored_tracking_uri(folder: RunFolder, given: str | None) -> str:
+    """The tracking store that a run began with.
+
+    Raises:
+        ConfigError: another one is given.
+    """
+    stored: str = folder.record()["tracking_uri"]
+    if given is not None and tracking_uri(given) != stored:
+        rule = f"must be the store that the run began with, {masked(stored)}"
+        raise ConfigError(Mistake("--tracking-uri", rule, got=masked(given)))
+    return stored
 
 
 def run_once(

@@ -15,7 +15,7 @@ from bbh_dist.config import ConfigError, Experiment, Mistake, to_yaml
 from bbh_dist.masking import masked
 from bbh_dist.preflight import check_experiment
 from bbh_dist.provenance import provenance
-from bbh_dist.resumable import run_once
+from bbh_dist.resumable import run_once, stored_tracking_uri
 from bbh_dist.storage import open_folder
 from bbh_dist.tasks import data_directory
 from bbh_dist.tracking import Tracker, tracking_uri, ui_command
@@ -40,9 +40,8 @@ class TrainingRun:
             rule = f"the experiment must be as the run began, see {self.folder.path / 'config.yaml'}"
             raise ConfigError(Mistake("--resume", rule))
         if resumed:
-            record = self.folder.record()
-            self.tracker = Tracker(record["tracking_uri"], options.stem)
-            self.run_id: str = record["run_id"]
+            self.tracker = Tracker(stored_tracking_uri(self.folder, options.tracking_uri), options.stem)
+            self.run_id: str = self.folder.record()["run_id"]
         else:
             with self.folder.making():
                 uri = tracking_uri(options.tracking_uri)

@@ -18,7 +18,7 @@ from bbh_dist.config import ConfigError, Mistake, SearchSpace, to_yaml
 from bbh_dist.masking import masked
 from bbh_dist.preflight import check_space
 from bbh_dist.provenance import provenance
-from bbh_dist.resumable import run_once
+from bbh_dist.resumable import run_once, stored_tracking_uri
 from bbh_dist.storage import open_folder
 from bbh_dist.tasks import data_directory
 from bbh_dist.tracking import Tracker, tracking_uri, ui_command
@@ -45,7 +45,7 @@ class Study:
         self.tags = provenance()
         if resumed:
             self._check_unchanged()
-            self.tracker = Tracker(self._stored_uri(), self.folder.name)
+            self.tracker = Tracker(stored_tracking_uri(self.folder, options.tracking_uri), self.folder.name)
             self.parent: str = self.folder.record()["parent_run_id"]
         else:
             with self.folder.making():
@@ -159,7 +159,7 @@ class Study:
             values = {
                 f"{prefix}/{name}/{key}": stats[key] for name, stats in summary["metrics"].items() for key in stats
             }
-            self.tracker.log(self.parent, values)
+            self.tracker.log(self.parent, values, len(jobs.rows()))
         for name, run in finals.record.items():
             details = run.get("details") or {}
             if details:
@@ -207,14 +207,6 @@ class Study:
         }
         tags = {**self.tags, "kind": "study", "seed": self.space.sampler.seed}
         return self.tracker.start_run(f"study {self.folder.name}", tags=tags, params=params, config=to_yaml(self.space))
-
-    def _stored_uri(self) -> str:
-        stored: str = self.folder.record()["tracking_uri"]
-        given = self.options.tracking_uri
-        if given is not None and given != stored:
-            rule = f"must be the store that the study began with, {masked(stored)}"
-            raise ConfigError(Mistake("--tracking-uri", rule, got=masked(given)))
-        return stored
 
     def _check_unchanged(self) -> None:
         """Refuse to go on with another space; trials and final runs may be more or fewer.

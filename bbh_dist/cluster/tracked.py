@@ -49,7 +49,9 @@ class TrackedJobs:
 
     def reported(self, job: Job, metrics: dict[str, float]) -> None:
         """Queue the epoch's metrics."""
-        self.tracker.log_epoch(self.run_ids[job.name], metrics)
+        # Objectives first: MLflow's comparison opens with the metric that was logged first.
+        first = {each.metric: metrics[each.metric] for each in self.objectives if each.metric in metrics}
+        self.tracker.log_epoch(self.run_ids[job.name], {**first, **metrics})
         best = self._best.setdefault(job.name, {})
         for objective in self.objectives:
             if objective.metric in metrics:
