@@ -9,7 +9,7 @@ import uuid
 from pathlib import Path
 from typing import Any
 
-from bbh_dist.config import Experiment
+from bbh_dist.config import DataError, Experiment
 from bbh_dist.tasks import load_task
 from bbh_dist.training import Diverged, Trainer, Workers
 
@@ -112,6 +112,8 @@ def _train(config: dict[str, Any]) -> None:
         if resumed and workers.is_first:
             _cut_torn_line(folder / REPORTS)
             _append(folder, _unreported(trainer.history, last_report(folder)))
+        for metrics in trainer.history if resumed else []:
+            ray.train.report(dict(metrics))  # a driver that is new knows none of them, one that is not leaves them out
         while not trainer.done:
             metrics = trainer.run_epoch()
             if trainer.done or trainer.epoch % experiment.checkpoint_every_epochs == 0:
@@ -119,8 +121,19 @@ def _train(config: dict[str, Any]) -> None:
             if not trainer.done:
                 report(dict(metrics))
         report(_result(trainer, config["final"]))
-    except Exception as error:  # the same again would fail the same way: only a lost worker is restarted
+    except Exception as error:
+        if not would_repeat(error):
+            raise  # a lost peer, say: the group is restarted
         report({"failure": str(error) if isinstance(error, Diverged) else f"{type(error).__name__}: {error}"})
+
+
+def would_repeat(error: Exception) -> bool:
+    """Whether the same run, started again, would fail in the same way: it diverged, or it does not fit in memory."""
+    import torch
+
+    return isinstance(error, Diverged | DataError | MemoryError | torch.OutOfMemoryError) or (
+        "allocate memory" in str(error)
+    )
 
 
 def _append(folder: Path, reports: list[dict[str, Any]]) -> None:
