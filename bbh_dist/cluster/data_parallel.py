@@ -88,7 +88,6 @@ def _whole_lines(path: Path) -> list[str]:
 
 def _train(config: dict[str, Any]) -> None:
     """What each worker runs."""
-    import ray.train
     import ray.train.torch
     import ray.util
     import torch
@@ -99,32 +98,43 @@ def _train(config: dict[str, Any]) -> None:
     group = ray.util.get_current_placement_group()
     if workers.is_first and group is not None:
         (folder / _PLACEMENT_GROUP).write_text(group.id.hex(), encoding="utf-8")
-
-    def report(result: dict[str, Any]) -> None:
-        if workers.is_first:
-            _append(folder, [result])
-        ray.train.report(result)
-
     try:
         task = load_task(experiment.task, Path(config["data"]))
         trainer = Trainer(experiment, task, workers, ray.train.torch.get_device())
-        resumed = trainer.resume(folder / "checkpoints")
-        if resumed and workers.is_first:
-            _cut_torn_line(folder / REPORTS)
-            _append(folder, _unreported(trainer.history, last_report(folder)))
-        for metrics in trainer.history if resumed else []:
-            ray.train.report(dict(metrics))  # a driver that is new knows none of them, one that is not leaves them out
+        _resume(trainer, folder)
         while not trainer.done:
             metrics = trainer.run_epoch()
             if trainer.done or trainer.epoch % experiment.checkpoint_every_epochs == 0:
                 trainer.save(folder / "checkpoints")
             if not trainer.done:
-                report(dict(metrics))
-        report(_result(trainer, config["final"]))
+                _report(workers, folder, dict(metrics))
+        _report(workers, folder, _result(trainer, config["final"]))
     except Exception as error:
         if not would_repeat(error):
             raise  # a lost peer, say: the group is restarted
-        report({"failure": str(error) if isinstance(error, Diverged) else f"{type(error).__name__}: {error}"})
+        reason = str(error) if isinstance(error, Diverged) else f"{type(error).__name__}: {error}"
+        _report(workers, folder, {"failure": reason})
+
+
+def _resume(trainer: Trainer, folder: Path) -> None:
+    """Go on from the newest checkpoint, if there is one, and report the epochs that lie before it."""
+    import ray.train
+
+    if not trainer.resume(folder / "checkpoints"):
+        return
+    if trainer.workers.is_first:
+        _cut_torn_line(folder / REPORTS)
+        _append(folder, _unreported(trainer.history, last_report(folder)))
+    for metrics in trainer.history:
+        ray.train.report(dict(metrics))  # a driver that is new knows none of them, one that is not leaves them out
+
+
+def _report(workers: Workers, folder: Path, result: dict[str, Any]) -> None:
+    import ray.train
+
+    if workers.is_first:
+        _append(folder, [result])
+    ray.train.report(result)
 
 
 def would_repeat(error: Exception) -> bool:
