@@ -82,13 +82,15 @@ class LiveTable:
 
     def _table(self, rows: int) -> Table:
         table = Table(title=self.title, title_justify="left")
-        table.add_column("run", no_wrap=True)
-        table.add_column("state", no_wrap=True)
-        table.add_column("epoch", justify="right")
-        for metric in self.metrics:
-            table.add_column(metric, justify="right")
-        table.add_column("seconds", justify="right")
-        table.add_column("searched values", no_wrap=True, overflow="ellipsis", ratio=1)
+        numbers = ["epoch", *(metric.replace("/", "/\n") for metric in self.metrics), "seconds"]
+        widths = [15, 8, *(max(7, *(len(line) for line in name.split("\n"))) for name in numbers)]
+        table.add_column("run", no_wrap=True, min_width=widths[0])
+        table.add_column("state", no_wrap=True, min_width=widths[1])
+        for name, width in zip(numbers, widths[2:], strict=True):
+            table.add_column(name, justify="right", no_wrap=True, min_width=width)
+        # What is left of the line, so that long values shorten themselves and not the numbers.
+        rest = self.console.width - sum(widths) - 3 * (len(widths) + 1) - 1
+        table.add_column("searched values", no_wrap=True, overflow="ellipsis", max_width=max(8, rest))
         running = list(self._running.values())
         for job, outcome in self._ended[max(0, len(self._ended) + len(running) - rows) :]:
             # Other threads append while this one draws; a copied row never changes.
