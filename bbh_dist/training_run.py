@@ -90,7 +90,8 @@ class TrainingRun:
         from bbh_dist.cluster.data_parallel import REPORTS, fit, last_report
         from bbh_dist.cluster.session import cluster, concurrency
 
-        follower = _Follower(self.folder.path / REPORTS, self._report)
+        follower = _Follower(self.folder.path / REPORTS)
+        follower.catch_up(self._track)  # what stood there before a resume has been shown
         with cluster(self.options.address, self.options.verbose) as available:
             concurrency(self.experiment.parallel, available)
             # In a thread of its own: in the main one Ray Train would take over Ctrl-C.
@@ -98,8 +99,8 @@ class TrainingRun:
             fitting = _Thread(lambda: fit(self.experiment, **settings, restarts=_RESTARTS))
             while fitting.is_alive():
                 fitting.join(_POLL_SECONDS)
-                follower.catch_up()
-        follower.catch_up()
+                follower.catch_up(self._report)
+        follower.catch_up(self._report)
         if fitting.error is not None:
             reason = " ".join(str(fitting.error).split())[:300]
             raise RunFailed(f"the workers were lost: {reason}") from fitting.error
@@ -110,19 +111,21 @@ class TrainingRun:
 
     def _report(self, result: dict[str, Any]) -> None:
         """Show and track an epoch."""
-        metrics = {key: value for key, value in result.items() if isinstance(value, int | float)}
-        # Measures on test data are logged once, at the end.
-        metrics = {key: value for key, value in metrics.items() if key.startswith(("epoch", "train/", "val/", "time/"))}
-        if "epoch" not in metrics:
+        metrics = self._track(result)
+        if not metrics:
             return
         shown = "  ".join(f"{name} {metrics[name]:.4g}" for name in _SHOWN if name in metrics)
-        seconds = metrics.get("time/train_seconds", 0)
-        self.console.print(
-            f"epoch {metrics['epoch']:.0f}/{self.experiment.epochs}  {shown}  {seconds:.1f} s",
-            highlight=False,
-            soft_wrap=True,
-        )
+        line = f"epoch {metrics['epoch']:.0f}/{self.experiment.epochs}  {shown}"
+        self.console.print(f"{line}  {metrics['time/train_seconds']:.1f} s", highlight=False, soft_wrap=True)
+
+    def _track(self, result: dict[str, Any]) -> dict[str, float]:
+        """Track an epoch and return its metrics; nothing for a report of a failure."""
+        if "epoch" not in result:
+            return {}
+        # Measures on test data are logged once, at the end.
+        metrics = {key: value for key, value in result.items() if key.startswith(("epoch", "train/", "val/", "time/"))}
         self.tracker.log_epoch(self.run_id, metrics)
+        return metrics
 
     def _finish(self, last: dict[str, Any]) -> dict[str, Any]:
         metrics = {key: value for key, value in last.items() if key.startswith(("train/", "val/", "test/", "time/"))}
@@ -215,16 +218,16 @@ class _Thread(threading.Thread):
 class _Follower:
     """Hands on each line that the first worker appends to its reports, once and whole."""
 
-    def __init__(self, path: Path, report: Callable[[dict[str, Any]], None]) -> None:
-        self.path, self.report = path, report
+    def __init__(self, path: Path) -> None:
+        self.path = path
         self._read = 0
 
-    def catch_up(self) -> None:
+    def catch_up(self, report: Callable[[dict[str, Any]], object]) -> None:
         """Hand on the lines that have been appended since."""
         if not self.path.exists():
             return
         with open(self.path, encoding="utf-8") as file:
             file.seek(self._read)
             while (line := file.readline()).endswith("\n"):
-                self.report(json.loads(line))
+                report(json.loads(line))
                 self._read = file.tell()

@@ -44,6 +44,7 @@ def fit(
             "data": data,
             "folder": str(folder),
             "final": final,
+            "replay": bool(callbacks),
         },
         scaling_config=ray.train.ScalingConfig(
             num_workers=parallel.workers, use_gpu=parallel.use_gpu, resources_per_worker=per_worker
@@ -101,7 +102,7 @@ def _train(config: dict[str, Any]) -> None:
     try:
         task = load_task(experiment.task, Path(config["data"]))
         trainer = Trainer(experiment, task, workers, ray.train.torch.get_device())
-        _resume(trainer, folder)
+        _resume(trainer, folder, config["replay"])
         while not trainer.done:
             metrics = trainer.run_epoch()
             if trainer.done or trainer.epoch % experiment.checkpoint_every_epochs == 0:
@@ -116,8 +117,11 @@ def _train(config: dict[str, Any]) -> None:
         _report(workers, folder, {"failure": reason})
 
 
-def _resume(trainer: Trainer, folder: Path) -> None:
-    """Go on from the newest checkpoint, if there is one, and report the epochs that lie before it."""
+def _resume(trainer: Trainer, folder: Path, replay: bool) -> None:
+    """Go on from the newest checkpoint, if there is one, and complete the reports of the epochs before it.
+
+    With `replay` they go to the callbacks as well: a new driver knows none of them, one that is not leaves them out.
+    """
     import ray.train
 
     if not trainer.resume(folder / "checkpoints"):
@@ -125,8 +129,8 @@ def _resume(trainer: Trainer, folder: Path) -> None:
     if trainer.workers.is_first:
         _cut_torn_line(folder / REPORTS)
         _append(folder, _unreported(trainer.history, last_report(folder)))
-    for metrics in trainer.history:
-        ray.train.report(dict(metrics))  # a driver that is new knows none of them, one that is not leaves them out
+    for metrics in trainer.history if replay else []:
+        ray.train.report(dict(metrics))
 
 
 def _report(workers: Workers, folder: Path, result: dict[str, Any]) -> None:
