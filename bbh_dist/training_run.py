@@ -1,7 +1,6 @@
 """One tracked training run, in this process or over several workers: what `python -m bbh_dist.train` does."""
 
 import json
-import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -23,7 +22,6 @@ from bbh_dist.training import Diverged, Trainer
 
 CHECKPOINTS = "checkpoints"
 _SHOWN = ("train/nll", "train/kl", "val/error", "val/nll", "val/entropy_auc", "val/outlier_entropy_auc")
-_POLL_SECONDS = 0.5
 _RESTARTS = 2
 
 
@@ -87,23 +85,19 @@ class TrainingRun:
         return {**trainer.history[-1], **measures, "details": {"curves": curves, "history": trainer.history}}
 
     def _train_over_workers(self) -> dict[str, Any]:
-        from bbh_dist.cluster.data_parallel import REPORTS, fit, last_report
+        from bbh_dist.cluster.data_parallel import REPORTS, fit_and_poll, last_report
         from bbh_dist.cluster.session import cluster, concurrency
 
         follower = _Follower(self.folder.path / REPORTS)
         follower.catch_up(self._track)  # what stood there before a resume has been shown
         with cluster(self.options.address, self.options.verbose) as available:
             concurrency(self.experiment.parallel, available)
-            # In a thread of its own: in the main one Ray Train would take over Ctrl-C.
             settings: dict[str, Any] = {"data": self.data, "folder": self.folder.path, "final": True}
-            fitting = _Thread(lambda: fit(self.experiment, **settings, restarts=_RESTARTS))
-            while fitting.is_alive():
-                fitting.join(_POLL_SECONDS)
-                follower.catch_up(self._report)
+            try:
+                fit_and_poll(self.experiment, lambda: follower.catch_up(self._report), **settings, restarts=_RESTARTS)
+            except RuntimeError as error:
+                raise RunFailed(f"the workers were lost: {' '.join(str(error).split())[:300]}") from error
         follower.catch_up(self._report)
-        if fitting.error is not None:
-            reason = " ".join(str(fitting.error).split())[:300]
-            raise RunFailed(f"the workers were lost: {reason}") from fitting.error
         last = last_report(self.folder.path)
         if "failure" in last:
             raise RunFailed(last["failure"])
@@ -196,23 +190,6 @@ class _StepBar:
 
     def __exit__(self, *error: object) -> None:
         self._progress.stop()
-
-
-class _Thread(threading.Thread):
-    """Runs a function beside the main thread and keeps the error that it ends with."""
-
-    def __init__(self, function: Callable[[], object]) -> None:
-        super().__init__(daemon=True)
-        self.function = function
-        self.error: Exception | None = None
-        self.start()
-
-    def run(self) -> None:
-        """Run the function."""
-        try:
-            self.function()
-        except Exception as error:
-            self.error = error
 
 
 class _Follower:

@@ -6,8 +6,9 @@ Checkpoints lie in the run's folder, which all workers see, and are found again 
 import json
 import os
 import uuid
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from bbh_dist.config import DataError, Experiment
 from bbh_dist.tasks import load_task
@@ -15,6 +16,7 @@ from bbh_dist.training import Diverged, Trainer, Workers
 
 REPORTS = "reports.jsonl"
 _PLACEMENT_GROUP = "placement_group"
+_POLL_SECONDS = 0.5
 
 
 def fit(
@@ -59,6 +61,23 @@ def fit(
     )
     trainer.fit()
     return last_report(folder)
+
+
+def fit_and_poll(experiment: Experiment, poll: Callable[[], None], **settings: Any) -> None:
+    """`fit` in a process of the cluster, calling `poll` twice a second meanwhile.
+
+    In this process `fit` would take over Ctrl-C in the main thread, and in another one outlive Ray's shutdown.
+
+    Raises:
+        RuntimeError: as `fit`.
+    """
+    import ray
+
+    remote_fit: Any = ray.remote(num_cpus=0)(cast(Any, fit))  # Ray's stubs know no keyword arguments
+    fitting = remote_fit.remote(experiment, **settings)
+    while not ray.wait([fitting], timeout=_POLL_SECONDS)[0]:
+        poll()
+    ray.get(fitting)
 
 
 def release(folder: Path) -> None:
