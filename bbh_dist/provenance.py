@@ -19,7 +19,7 @@ def provenance() -> dict[str, str]:
     facts["version.python"] = platform.python_version()
     facts |= _commit()
     facts["machine.cpu"] = _cpu()
-    facts["machine.cores"] = str(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count())
+    facts["machine.cores"] = str(cores())
     facts["machine.system"] = platform.platform()
     if "commit" in facts:
         facts["mlflow.source.git.commit"] = facts["commit"]  # where MLflow's own pages look for it
@@ -27,6 +27,11 @@ def provenance() -> dict[str, str]:
         shlex.join([Path(sys.orig_argv[0]).name, *sys.orig_argv[1:]])
     )
     return facts
+
+
+def cores() -> int:
+    """CPU cores that this process may use; where the system does not say (macOS), those of the machine."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _version(package: str) -> str | None:

@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from bbh_dist.config import ConfigError, Mistake, Parallel
+from bbh_dist.provenance import cores
 
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 # Result files, sync warnings and progress prints of Tune: the tracking store and the live table stand in their place.
@@ -65,7 +66,7 @@ def local_resources() -> Resources:
     """What a cluster that is started here will have: this process's cores and the visible GPUs."""
     import torch
 
-    return Resources(len(os.sched_getaffinity(0)), torch.cuda.device_count())
+    return Resources(cores(), torch.cuda.device_count())
 
 
 def check_address(address: str) -> None:

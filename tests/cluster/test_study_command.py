@@ -1,7 +1,6 @@
 """`python -m bbh_dist.tune` and `train --workers` for real: Ray, Optuna, MLflow, processes and signals."""
 
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -216,7 +215,6 @@ def test_two_ray_workers_equal_one_process(tmp_path: Path) -> None:
         assert two[name] == pytest.approx(one[name], rel=1e-9, abs=1e-9), name
 
 
-@pytest.mark.skipif(not hasattr(os, "sched_getaffinity"), reason="needs to count this machine's cores")
 def test_what_does_not_fit_is_refused_before_anything_starts(tmp_path: Path) -> None:
     (tmp_path / "space.yaml").write_text(SPACE.replace("batch_size: 50", "batch_size: 500"))
     done = finish(tmp_path, "tune", "--space", "space.yaml", "--workers", "400")
