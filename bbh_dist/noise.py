@@ -6,10 +6,14 @@ samples and two workers with two draw the same weights, and a resumed run draws 
 
 import hashlib
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
+
+_BLOCK = 1 << 16
+"""Numbers under one key. Whoever needs some of them draws the blocks they lie in, and no others."""
 
 
 def keyed_generator(*key: int | str, device: torch.device | str = "cpu") -> torch.Generator:
@@ -24,6 +28,7 @@ def keyed_generator(*key: int | str, device: torch.device | str = "cpu") -> torc
 
 
 _CPU = torch.device("cpu")
+_threads = ThreadPoolExecutor(thread_name_prefix="noise")
 
 
 @dataclass(frozen=True)
@@ -43,14 +48,42 @@ class Noise:
     def __len__(self) -> int:
         return len(self.samples)
 
-    def normal(self, name: str, size: int) -> Tensor:
-        """Standard normal numbers (S, size), one row per sample, decided by the keys and the name."""
-        result = torch.empty(len(self.samples), size, device=self.device, dtype=self.dtype)
-        for row, sample in zip(result, self.samples, strict=True):
-            key = (self.seed, self.purpose, self.step, sample, name)
-            row.normal_(generator=keyed_generator(*key, device=self.device))
+    def normal(self, name: str, size: int, part: range | None = None) -> Tensor:
+        """Standard normal numbers (S, size), one row per sample, decided by the keys and the name.
+
+        With `part` only those columns, the same numbers as in the whole.
+        """
+        part = range(size) if part is None else part
+        result = torch.empty(len(self.samples), len(part), device=self.device, dtype=self.dtype)
+        if not part:
+            return result
+        blocks = range(part.start // _BLOCK, -(-part.stop // _BLOCK))
+        jobs = [(row, index, block) for index, row in enumerate(result) for block in blocks]
+
+        def fill(job: tuple[Tensor, int, int]) -> None:
+            row, index, block = job
+            self._fill_block(row, name, self.samples[index], block, size, part)
+
+        if len(blocks) > 1 and self.device.type == "cpu" and torch.get_num_threads() > 1:
+            list(_threads.map(fill, jobs))
+        else:
+            for job in jobs:
+                fill(job)
         return result
 
     def after(self, first: int, count: int) -> "Noise":
         """The noise of `count` other samples of the same step, numbered from `first`."""
         return replace(self, samples=range(first, first + count))
+
+    def _fill_block(self, row: Tensor, name: str, sample: int, block: int, size: int, part: range) -> None:
+        """Write the numbers of a block that lie in the part to their places in a row."""
+        key = (self.seed, self.purpose, self.step, sample, name, *([block] if block else []))
+        generator = keyed_generator(*key, device=self.device)
+        first, last = block * _BLOCK, min(size, (block + 1) * _BLOCK)
+        start, stop = max(first, part.start), min(last, part.stop)
+        target = row[start - part.start : stop - part.start]
+        if stop - start == last - first:
+            target.normal_(generator=generator)
+        else:
+            whole = torch.empty(last - first, device=self.device, dtype=self.dtype).normal_(generator=generator)
+            target.copy_(whole[start - first : stop - first])

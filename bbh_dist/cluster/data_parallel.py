@@ -114,13 +114,14 @@ def _train(config: dict[str, Any]) -> None:
 
     experiment = Experiment.model_validate_json(config["experiment"])
     torch.set_num_threads(experiment.parallel.cpus_per_worker or 1)
-    workers, folder = Workers.of_process_group(), Path(config["folder"])
+    device = ray.train.torch.get_device()
+    workers, folder = Workers.of_process_group(experiment.shards, device.type), Path(config["folder"])
     group = ray.util.get_current_placement_group()
     if workers.is_first and group is not None:
         (folder / _PLACEMENT_GROUP).write_text(group.id.hex(), encoding="utf-8")
     try:
         task = load_task(experiment.task, Path(config["data"]))
-        trainer = Trainer(experiment, task, workers, ray.train.torch.get_device())
+        trainer = Trainer(experiment, task, workers, device)
         _resume(trainer, folder, config["replay"])
         while not trainer.done:
             metrics = trainer.run_epoch()

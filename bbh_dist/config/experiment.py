@@ -1,6 +1,7 @@
 """An experiment: one training run, fully described. Fields say their unit, range and where their default is from."""
 
 import os
+import re
 from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
@@ -8,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 from bbh_dist.config.errors import RuleError, nearest
 
 TASKS = ("digits5", "mnist")
-NETWORKS = ("mlp", "lenet")
+NETWORKS = ("mlp", "lenet", "resnet18", "wrn-28-10")
 
 PositiveInt = Annotated[int, Field(ge=1, lt=2**63)]
 Seed = Annotated[int, Field(ge=0, lt=2**63)]
@@ -32,6 +33,15 @@ class Generator(Frozen):
     shared_noise: bool = True
     """Whether one z per weight sample feeds everything (aligned; default: the paper). False draws one per tensor, for
     `single` one per slice."""
+    head_precision: Literal["float32", "bfloat16"] = "float32"
+    """How the heads of `layerwise` are stored; bfloat16, rounded stochastically, halves their bytes."""
+
+    @model_validator(mode="after")
+    def _bfloat16_is_for_layerwise(self) -> Self:
+        if self.head_precision == "bfloat16" and self.kind != "layerwise":
+            rule = f"must be float32 for the {self.kind} generator, whose heads are small"
+            raise RuleError(rule, key="head_precision", got=self.head_precision)
+        return self
 
 
 class SemiImplicit(Frozen):
@@ -122,7 +132,19 @@ class Optimizer(Frozen):
     schedule: Literal["constant", "cosine", "one_cycle"] = "constant"
     """Per step over the whole run; one_cycle rises over the first 30 %, then falls to almost 0. Default: the paper."""
     gradient_clip: Annotated[float, Field(gt=0)] | None = None
-    """Largest global norm of the gradient; none by default."""
+    """Largest global norm of the gradient; none by default. Costs the layer-wise generator one more sweep."""
+    factored: bool = True
+    """Whether the heads of the layer-wise generator are updated from the factors of their gradient, which is then never
+    stored. False is the plain way, for comparison."""
+    second_moment: Literal["float32", "bfloat16"] = "float32"
+    """How factored updates store squared gradients; bfloat16 is rounded stochastically and halves their bytes."""
+
+    @model_validator(mode="after")
+    def _second_moment_can_be_rounded(self) -> Self:
+        if self.second_moment == "bfloat16" and (self.name == "sgd" or not self.factored):
+            rule = "must be float32 without factored updates by adam or rmsprop"
+            raise RuleError(rule, key="second_moment", got=self.second_moment)
+        return self
 
 
 class Parallel(Frozen):
@@ -130,6 +152,9 @@ class Parallel(Frozen):
 
     workers: Annotated[int, Field(ge=1, le=4096)] = 1
     """Data-parallel workers; each takes its share of every global batch."""
+    shards: Annotated[int, Field(ge=1, le=4096)] | None = None
+    """Workers over which the sampling of weights is split; must divide `workers`, the others are replicas.
+    Default: all of them for bbh; 1 for map, which samples nothing."""
     cpus_per_worker: PositiveInt | None = None
     """CPU cores, and threads, of a worker. Default: 1, but all of the machine's for a training run on its own."""
     use_gpu: bool = False
@@ -158,7 +183,8 @@ class Experiment(Frozen):
     task: str
     """digits5, mnist, or npz:FILE."""
     network: str = "mlp"
-    """lenet, mlp (one hidden layer of 100 units), or mlp:64-32 for other hidden layers."""
+    """lenet, resnet18, wrn-DEPTH-WIDTH such as wrn-28-10 or wrn-16-4, mlp (one hidden layer of 100 units), or mlp:64-32
+    for other hidden layers."""
     method: Method
     """The approximate posterior and its settings."""
     optimizer: Optimizer = Optimizer()
@@ -193,11 +219,13 @@ class Experiment(Frozen):
     @field_validator("network")
     @classmethod
     def _network_is_known(cls, network: str) -> str:
+        if wide := re.fullmatch(r"wrn-([1-9][0-9]{0,3})-([1-9][0-9]{0,3})", network):
+            return _with_whole_blocks(network, depth=int(wide[1]), width=int(wide[2]))
         hidden = network.removeprefix("mlp:").split("-")
         if network in NETWORKS or (network.startswith("mlp:") and all(_is_width(units) for units in hidden)):
             return network
         raise RuleError(
-            f"must be one of {', '.join(NETWORKS)}, mlp:64-32",
+            f"must be one of {', '.join(NETWORKS)}, mlp:64-32, wrn-DEPTH-WIDTH",
             got=network,
             suggestion=nearest(network, NETWORKS),
         )
@@ -208,6 +236,41 @@ class Experiment(Frozen):
             rule = f"must be at most batch_size, {self.batch_size}"
             raise RuleError(rule, key="parallel.workers", got=self.parallel.workers)
         return self
+
+    @model_validator(mode="after")
+    def _shards_suit_workers_and_method(self) -> Self:
+        shards, workers = self.parallel.shards, self.parallel.workers
+        if shards is not None and workers % shards:
+            raise RuleError(f"must divide parallel.workers, {workers}", key="parallel.shards", got=shards)
+        if shards not in (None, 1) and self.method.name == "map":
+            raise RuleError("must be 1 for map, which samples nothing", key="parallel.shards", got=shards)
+        return self
+
+    @model_validator(mode="after")
+    def _plain_updates_suit_the_generator(self) -> Self:
+        method = self.method
+        if self.optimizer.factored or method.name != "bbh" or method.generator.kind != "layerwise":
+            return self
+        if self.shards > 1 or method.generator.head_precision == "bfloat16":
+            rule = "must be true for a layerwise generator with shards or bfloat16 heads"
+            raise RuleError(rule, key="optimizer.factored", got="false")
+        return self
+
+    @property
+    def shards(self) -> int:
+        """Workers over which the sampling of weights is split."""
+        if self.method.name == "map":
+            return 1
+        return self.parallel.shards or self.parallel.workers
+
+
+def _with_whole_blocks(network: str, depth: int, width: int) -> str:
+    blocks, rest = divmod(depth - 4, 6)
+    if blocks >= 1 and rest == 0:
+        return network
+    nearest_depth = 4 + 6 * max(1, round((depth - 4) / 6))
+    rule = "must have a depth of 10, 16, 22, 28 or another 6 n + 4"
+    raise RuleError(rule, got=network, suggestion=f"wrn-{nearest_depth}-{width}")
 
 
 def _is_width(text: str) -> bool:

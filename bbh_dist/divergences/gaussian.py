@@ -28,6 +28,7 @@ def gaussian_moment_kl(samples: Sequence[Tensor], prior_stddev: float) -> Tensor
     Unbiased then: the plug-in of sample mean and variance is corrected by the bias of the squared mean, variance / S,
     and of the log variance, digamma(v / 2) - log(v / 2) with v = S - 1 degrees of freedom (chi-squared).
     It ignores what q has of correlations, so it is a lower bound in expectation only for Gaussian q.
+    It is a sum over weights: shards of them add up.
 
     Raises:
         ValueError: fewer than 2 samples.
@@ -39,6 +40,8 @@ def gaussian_moment_kl(samples: Sequence[Tensor], prior_stddev: float) -> Tensor
     log_bias = float(torch.digamma(freedom) - torch.log(freedom))
     total = samples[0].new_zeros(())
     for part_SD in samples:
+        if not part_SD.shape[1]:
+            continue  # a shard may hold nothing of a tensor; a variance of nothing warns
         variance, mean = torch.var_mean(part_SD, dim=0)
         # A weight that does not vary has an infinite divergence; the floor keeps its gradient finite.
         ratio = (variance / prior_stddev**2).clamp_min(torch.finfo(part_SD.dtype).tiny)

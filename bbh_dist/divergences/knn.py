@@ -8,13 +8,17 @@ D/2 log((1 + s^2) / (2 s^2)), which always falls in s. It is near the truth in f
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
 
 _TINY = 1e-8
 """Added under the root and inside the logarithm, as the authors do."""
+
+
+def _itself(tensor: Tensor) -> Tensor:
+    return tensor
 
 
 def squared_distances(a: Sequence[Tensor], b: Sequence[Tensor]) -> Tensor:
@@ -24,19 +28,25 @@ def squared_distances(a: Sequence[Tensor], b: Sequence[Tensor]) -> Tensor:
     return torch.stack(parts).sum(0)
 
 
-def knn_kl(posterior: Sequence[Tensor], prior: Sequence[Tensor]) -> Tensor:
+def knn_kl(
+    posterior: Sequence[Tensor],
+    prior: Sequence[Tensor],
+    weights: int | None = None,
+    whole: Callable[[Tensor], Tensor] = _itself,
+) -> Tensor:
     """D mean_i log(min_j |w_i - v_j| / min_{j != i} |w_i - w_j|) + log(S_p / (S_q - 1)) in nats.
 
-    Shapes: `posterior` a list of (S_q, D_t), `prior` of (S_p, D_t); result ().
+    Shapes: `posterior` a list of (S_q, D_t), `prior` of (S_p, D_t); result (). Where the lists hold a shard of the D
+    weights, `weights` is D and `whole` sums a tensor over all shards.
 
     Raises:
         ValueError: fewer than 2 samples of the posterior.
     """
     count, others = posterior[0].shape[0], prior[0].shape[0]
     _check(count)
-    weights = sum(part.shape[1] for part in posterior)
-    to_prior = squared_distances(posterior, prior).amin(1)
-    own = squared_distances(posterior, posterior)
+    weights = sum(part.shape[1] for part in posterior) if weights is None else weights
+    squared = whole(torch.cat([squared_distances(posterior, prior), squared_distances(posterior, posterior)], dim=1))
+    to_prior, own = squared[:, :others].amin(1), squared[:, others:]
     to_posterior = own.masked_fill(torch.eye(count, dtype=torch.bool, device=own.device), math.inf).amin(1)
     ratio = (_root(to_prior) / _root(to_posterior) + _TINY).log()
     return weights * ratio.mean() + math.log(others / (count - 1))
@@ -45,7 +55,7 @@ def knn_kl(posterior: Sequence[Tensor], prior: Sequence[Tensor]) -> Tensor:
 def knn_marginal_kl(posterior: Sequence[Tensor], prior: Sequence[Tensor]) -> Tensor:
     """The same estimate in one dimension for every weight, summed over weights, in nats.
 
-    Shapes: as `knn_kl`. What q has of correlations between weights is not seen.
+    Shapes: as `knn_kl`. What q has of correlations between weights is not seen. Shards of the weights add up.
     """
     count, others = posterior[0].shape[0], prior[0].shape[0]
     _check(count)

@@ -14,12 +14,16 @@ Legend: S weight samples, M >= S conditionals, D weights, t weight tensors.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
 
 from bbh_dist.divergences.gaussian import gaussian_kl
+
+
+def _itself(tensor: Tensor) -> Tensor:
+    return tensor
 
 
 def semi_implicit_kl(
@@ -28,12 +32,14 @@ def semi_implicit_kl(
     log_stddevs: Tensor,
     prior_stddev: float,
     inner_samples: int,
+    whole: Callable[[Tensor], Tensor] = _itself,
 ) -> Tensor:
     """Upper bound on KL(q || N(0, prior_stddev^2 I)) in nats, mean over the S samples, not divided by data.
 
     Shapes: `means` a list of (M, D_t) whose first S belong to the samples and whose others serve as inner draws only;
     `deviations`, eps, a list of (S, D_t); `log_stddevs` (T,). Each sample is bounded by its own conditional and
     `inner_samples` = K others: the following ones cyclically while K < S, else all S and the first K - S + 1 others.
+    Where the lists hold a shard of the weights, `whole` sums a tensor over all of them.
 
     Raises:
         ValueError: there are not enough means for `inner_samples`.
@@ -47,6 +53,8 @@ def semi_implicit_kl(
     for mean_MD, eps_SD, log_stddev in zip(means, deviations, log_stddevs, strict=True):
         kl_S = kl_S + gaussian_kl(mean_MD[:count], log_stddev, prior_stddev)
         gap_SM = gap_SM + _gaps(mean_MD[:conditionals], eps_SD, log_stddev)
+    sums = whole(torch.cat([kl_S[:, None], gap_SM], dim=1))
+    kl_S, gap_SM = sums[:, 0], sums[:, 1:]
     used = _used(count, conditionals, inner_samples, kl_S.device)
     mixture_S = torch.logsumexp((-gap_SM).masked_fill(~used, -math.inf), dim=1) - math.log(inner_samples + 1)
     return (kl_S + mixture_S).mean()

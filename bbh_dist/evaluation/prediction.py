@@ -11,9 +11,11 @@ from torch import Tensor
 
 from bbh_dist.methods import Method
 from bbh_dist.noise import Noise
+from bbh_dist.sharding import SampleShare, Workers
 
 _SAMPLES_AT_ONCE = 10
 _EXAMPLES_TIMES_SAMPLES = 2_000
+_ALONE = Workers()
 
 
 @dataclass(frozen=True)
@@ -40,26 +42,39 @@ def entropy(probabilities: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def predict(method: Method, inputs: Tensor, noise: Noise) -> Prediction:
-    """The prediction for inputs (N, ...) under one weight sample per sample of the noise.
+def predict(method: Method, inputs: Tensor, noise: Noise, workers: Workers = _ALONE) -> Prediction:
+    """The prediction for inputs (N, ...) under one weight sample per sample of the noise, the same on every worker.
 
     A few samples are drawn at a time and pushed through in batches: memory does not grow with S, and with N only by
-    the probabilities of ten samples. Sums are kept in double precision.
+    the sums of the probabilities, which are kept in double precision. Workers predict with shares of the samples, and
+    of the inputs where samples do not divide.
     """
-    total: Tensor | None = None
-    entropies = torch.zeros(len(inputs), dtype=torch.float64, device=inputs.device)
-    samples = 0
-    for chunk in _chunks(noise.samples):
-        drawn = method.draw(replace(noise, samples=chunk))
-        parts = [method(batch, drawn) for batch in inputs.split(max(1, _EXAMPLES_TIMES_SAMPLES // len(chunk)))]
-        probabilities = torch.cat([part.double().softmax(-1) for part in parts], dim=1)
-        samples += len(probabilities)
-        entropies += entropy(probabilities).sum(0)
-        total = probabilities.sum(0) if total is None else total + probabilities.sum(0)
-        if len(probabilities) < len(chunk):  # a point estimate has one sample, however many are asked for
-            break
-    assert total is not None
-    return Prediction(total / samples, entropies / samples)
+    noise = replace(noise, samples=noise.samples[:1]) if method.point_estimate else noise
+    share = workers.samples(len(noise)) if method.shards.count == 1 else SampleShare(len(noise))
+    sums: Tensor | None = None
+    for samples in _chunks(noise.samples[share.own.start : share.own.stop]):
+        drawn = method.draw(replace(noise, samples=samples))
+        # Shards have drawn their rows of all of these samples, and now each gets some of them whole.
+        split = share if method.shards.count == 1 else workers.samples(len(samples))
+        own = SampleShare(len(samples)) if method.shards.count == 1 else split
+        part = workers.examples(torch.arange(len(inputs), device=inputs.device), split)
+        parts = [_sums(method(batch, drawn, own)) for batch in _batches(inputs[part], len(own.own))]
+        if sums is None:
+            sums = parts[0].new_zeros(len(inputs), parts[0].shape[1])
+        sums[part] += torch.cat(parts)
+    assert sums is not None
+    sums = workers.sum(sums, "predictions") / len(noise)
+    return Prediction(sums[:, :-1], sums[:, -1])
+
+
+def _sums(logits_SBC: Tensor) -> Tensor:
+    """(B, C + 1): sums over samples of probabilities and of their entropies."""
+    probabilities = logits_SBC.double().softmax(-1)
+    return torch.cat([probabilities.sum(0), entropy(probabilities).sum(0)[:, None]], dim=1)
+
+
+def _batches(inputs: Tensor, samples: int) -> Sequence[Tensor]:
+    return inputs.split(max(1, _EXAMPLES_TIMES_SAMPLES // samples))
 
 
 def _chunks(samples: Sequence[int]) -> list[Sequence[int]]:

@@ -1,15 +1,18 @@
 """The single generator: one hypernetwork emits the whole network slice by slice, told which slice by a condition."""
 
+import itertools
 import math
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
+from bbh_dist.config import Generator
 from bbh_dist.hypernets.generator import WeightGenerator
 from bbh_dist.hypernets.trunk import Head, Trunk
 from bbh_dist.networks.layers import TensorSpec
 from bbh_dist.noise import Noise
+from bbh_dist.sharding import Shards
 
 _LARGEST_SLICE = 4096
 _FEWEST_SLICES = 16
@@ -32,27 +35,39 @@ def slice_plan(weights: int) -> tuple[int, int]:
 class SingleGenerator(WeightGenerator):
     """One trunk and one head for all slices of the flattened weights.
 
-    With `shared_noise` one z feeds all slices of a sample; otherwise every slice has its own.
+    With `shared_noise` one z feeds all slices of a sample; otherwise every slice has its own. The parameters are few
+    and the slices are the work, so shards split the slices.
     """
 
+    splits_heads = False
+
     def __init__(
-        self,
-        tensors: Sequence[TensorSpec],
-        hidden: Sequence[int],
-        noise_dim: int,
-        shared_noise: bool,
-        generator: torch.Generator,
+        self, config: Generator, tensors: Sequence[TensorSpec], generator: torch.Generator, shards: Shards
     ) -> None:
-        super().__init__(tensors, noise_dim, shared_noise)
-        self.sizes = [tensor.size for tensor in tensors]
-        self.slices, self.slice_size = slice_plan(sum(self.sizes))
-        self.trunk = Trunk(noise_dim, self.slices, hidden, generator)
-        self.head = Head(hidden[-1], self.slice_size, generator)
+        super().__init__(tensors, config.noise_dim, config.shared_noise, shards)
+        self.slices, self.slice_size = slice_plan(sum(tensor.size for tensor in tensors))
+        self.trunk = Trunk(config.noise_dim, self.slices, config.hidden, generator)
+        self.head = Head(config.hidden[-1], self.slice_size, generator)
+        self.own_sizes = [len(part) for part in self.parts(shards.group.rank)]
 
     def forward(self, noise: Noise) -> list[Tensor]:
-        """Weight samples, flat: for each tensor (S, D_t)."""
+        """Weight samples, flat: for each tensor (S, own part of D_t)."""
+        own = self.shards.part(self.slices)
         z = noise.normal("z", self.noise_dim * (1 if self.shared_noise else self.slices))
         if not self.shared_noise:
-            z = z.unflatten(1, (self.slices, self.noise_dim))
-        flat = self.head(self.trunk(z)).flatten(1)[:, : sum(self.sizes)]
-        return [part * tensor.scale for part, tensor in zip(flat.split(self.sizes, dim=1), self.tensors, strict=True)]
+            z = z.unflatten(1, (self.slices, self.noise_dim))[:, own.start : own.stop]
+        flat = self.head(self.trunk(z, own)).flatten(1)[:, : sum(self.own_sizes)]
+        return [
+            part * tensor.scale for part, tensor in zip(flat.split(self.own_sizes, dim=1), self.tensors, strict=True)
+        ]
+
+    def parts(self, shard: int) -> list[range]:
+        """For each tensor the weights that lie in the shard's slices."""
+        own = self.shards.part(self.slices, shard)
+        first, last = own.start * self.slice_size, own.stop * self.slice_size
+        ends = list(itertools.accumulate(tensor.size for tensor in self.tensors))
+        return [
+            range(min(max(first - start, 0), size), min(max(last - start, 0), size))
+            for tensor, end in zip(self.tensors, ends, strict=True)
+            for size, start in [(tensor.size, end - tensor.size)]
+        ]

@@ -7,12 +7,15 @@ from bbh_dist.methods.bbh import BayesByHypernet
 from bbh_dist.methods.map import MAP
 from bbh_dist.methods.method import Method
 from bbh_dist.networks import Network
+from bbh_dist.sharding import ALONE, Shards
 
 __all__ = ["MAP", "BayesByHypernet", "Method", "build_method"]
 
 
-def build_method(config: MapMethod | BbhMethod, network: Network, generator: torch.Generator) -> Method:
-    """The method that an experiment names; `generator` decides its initial parameters."""
+def build_method(
+    config: MapMethod | BbhMethod, network: Network, generator: torch.Generator, shards: Shards = ALONE
+) -> Method:
+    """The method that an experiment names, or a shard of it; `generator` decides its initial parameters."""
     if isinstance(config, MapMethod):
-        return MAP(config, network, generator)
-    return BayesByHypernet(config, network, generator)
+        return MAP(config, network, generator, shards)
+    return BayesByHypernet(config, network, generator, shards)

@@ -16,11 +16,12 @@ from bbh_dist.hypernets import build_generator
 from bbh_dist.methods.method import Method
 from bbh_dist.networks import Network, sampled_layers
 from bbh_dist.noise import Noise
+from bbh_dist.sharding import ALONE, SampleShare, Shards
 
 
 @dataclass(frozen=True)
 class WeightSamples:
-    """What one draw made: for each weight tensor, flat, (S, D_t)."""
+    """What one draw made: for each weight tensor, flat, (S, own part of D_t)."""
 
     noise: Noise
     means: list[Tensor]
@@ -33,33 +34,43 @@ class WeightSamples:
 class BayesByHypernet(Method):
     """An implicit or semi-implicit posterior given by a weight generator."""
 
-    def __init__(self, config: BbhMethod, network: Network, generator: torch.Generator) -> None:
+    def __init__(self, config: BbhMethod, network: Network, generator: torch.Generator, shards: Shards = ALONE) -> None:
         super().__init__()
         self.config = config
         self.network = network
-        self.generator = build_generator(config.generator, network.tensors, generator)
+        self.shards = shards
+        self.generator = build_generator(config.generator, network.tensors, generator, shards)
+        parts = [self.generator.parts(shard) for shard in range(shards.count)]
+        self.own = parts[shards.group.rank]
+        self.lengths = [[len(part) for part in of_shard] for of_shard in parts]
         self.log_stddevs = None
         if config.divergence == "semi_implicit":
             scales = [tensor.scale * config.semi_implicit.initial_stddev for tensor in network.tensors]
             self.log_stddevs = nn.Parameter(torch.tensor([math.log(scale) for scale in scales]))
+
+    def partial_parameters(self) -> list[nn.Parameter]:
+        """Parameters that all shards hold and of whose gradients each has a term."""
+        shared = [] if self.log_stddevs is None else [self.log_stddevs]
+        return shared if self.generator.splits_heads else [*self.generator.parameters(), *shared]
 
     def draw(self, noise: Noise) -> WeightSamples:
         """Weight samples, one per sample of the noise."""
         means = self.generator(noise)
         if self.log_stddevs is None:
             return WeightSamples(noise, means, None, means)
-        eps = [noise.normal(f"eps/{tensor.name}", tensor.size) for tensor in self.network.tensors]
+        eps = self._normal(noise, "eps")
         stddevs = self.log_stddevs.exp()
         weights = [
             torch.addcmul(mean, deviation, stddev) for mean, deviation, stddev in zip(means, eps, stddevs, strict=True)
         ]
         return WeightSamples(noise, means, eps, weights)
 
-    def forward(self, inputs: Tensor, drawn: WeightSamples, samples: int | None = None) -> Tensor:
+    def forward(self, inputs: Tensor, drawn: WeightSamples, samples: SampleShare | None = None) -> Tensor:
         """Logits (S, B, C) of inputs (B, ...)."""
+        whole = self.shards.weights(drawn.weights, self.lengths, samples)
         weights = {
-            tensor.name: part[:samples].unflatten(1, tensor.shape)
-            for tensor, part in zip(self.network.tensors, drawn.weights, strict=True)
+            tensor.name: flat.unflatten(1, tensor.shape)
+            for tensor, flat in zip(self.network.tensors, whole, strict=True)
         }
         return self.network(sampled_layers(self.network.layers, weights), inputs[None])
 
@@ -70,10 +81,19 @@ class BayesByHypernet(Method):
             return self._semi_implicit(drawn, drawn.deviations, count)
         weights = [part[:count] for part in drawn.weights]
         if self.config.divergence == "gaussian":
-            return gaussian_moment_kl(weights, prior_stddev)
+            return self.shards.sum(gaussian_moment_kl(weights, prior_stddev))
         noise = replace(drawn.noise, samples=drawn.noise.samples[:count])
-        prior = [noise.normal(f"prior/{t.name}", t.size) * prior_stddev for t in self.network.tensors]
-        return (knn_kl if self.config.divergence == "knn" else knn_marginal_kl)(weights, prior)
+        prior = [part.mul_(prior_stddev) for part in self._normal(noise, "prior")]
+        if self.config.divergence == "knn":
+            return knn_kl(weights, prior, self.network.size, self.shards.sum)
+        return self.shards.sum(knn_marginal_kl(weights, prior))
+
+    def _normal(self, noise: Noise, purpose: str) -> list[Tensor]:
+        """Standard normal numbers for this shard's weights, for each tensor (S, own part of D_t)."""
+        return [
+            noise.normal(f"{purpose}/{tensor.name}", tensor.size, own)
+            for tensor, own in zip(self.network.tensors, self.own, strict=True)
+        ]
 
     def _semi_implicit(self, drawn: WeightSamples, deviations: list[Tensor], count: int) -> Tensor:
         assert self.log_stddevs is not None
@@ -84,4 +104,5 @@ class BayesByHypernet(Method):
             others = drawn.noise.after(max(drawn.noise.samples) + 1, inner - count + 1)
             means = [torch.cat(pair) for pair in zip(means, self.generator(others), strict=True)]
         deviations = [part[:count] for part in deviations]
-        return semi_implicit_kl(means, deviations, self.log_stddevs, self.config.prior_stddev, inner)
+        prior_stddev, whole = self.config.prior_stddev, self.shards.sum
+        return semi_implicit_kl(means, deviations, self.log_stddevs, prior_stddev, inner, whole)

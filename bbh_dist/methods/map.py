@@ -7,6 +7,7 @@ from bbh_dist.config import MapMethod
 from bbh_dist.methods.method import Method
 from bbh_dist.networks import Network, sampled_layers
 from bbh_dist.noise import Noise
+from bbh_dist.sharding import ALONE, SampleShare, Shards
 
 
 class MAP(Method):
@@ -15,8 +16,11 @@ class MAP(Method):
     Start: kernels from N(0, 2 / fan_in) (He), biases 0.
     """
 
-    def __init__(self, config: MapMethod, network: Network, generator: torch.Generator) -> None:
+    point_estimate = True
+
+    def __init__(self, config: MapMethod, network: Network, generator: torch.Generator, shards: Shards = ALONE) -> None:
         super().__init__()
+        self.shards = shards
         self.prior_stddev = config.prior_stddev
         self.network = network
         self.kernels = [tensor.is_kernel for tensor in network.tensors]
@@ -32,9 +36,11 @@ class MAP(Method):
     def draw(self, noise: Noise) -> None:
         """Nothing: a point estimate has one sample, whatever the noise."""
 
-    def forward(self, inputs: Tensor, drawn: None, samples: int | None = None) -> Tensor:
+    def forward(self, inputs: Tensor, drawn: None, samples: SampleShare | None = None) -> Tensor:
         """Logits (1, B, C) of inputs (B, ...)."""
-        weights = {tensor.name: weight[None] for tensor, weight in zip(self.network.tensors, self.weights, strict=True)}
+        tensors = self.network.tensors
+        flat = self.shards.weights([weight.view(1, -1) for weight in self.weights], [[t.size for t in tensors]])
+        weights = {tensor.name: part.unflatten(1, tensor.shape) for tensor, part in zip(tensors, flat, strict=True)}
         return self.network(sampled_layers(self.network.layers, weights), inputs[None])
 
     def divergence(self, drawn: None) -> Tensor:

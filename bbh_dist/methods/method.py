@@ -6,22 +6,33 @@ from typing import Any
 from torch import Tensor, nn
 
 from bbh_dist.noise import Noise
+from bbh_dist.sharding import SampleShare, Shards
 
 
 class Method(nn.Module, ABC):
     """An approximate posterior over the weights of a network.
 
-    `draw` gives samples of it, an opaque object that the other two take; nothing here knows of workers.
+    `draw` gives samples of it, an opaque object that the other two take. Who else holds parts of a sample is handed to
+    it as `shards`. A gradient of the weights is summed there over all workers that used them, so gradients of parameters
+    need no sum, but for those that `partial_parameters` names.
     Legend: S weight samples, B batch, C classes.
     """
+
+    shards: Shards
+    point_estimate = False
+    """Whether all weight samples are the same, so that one is enough."""
+
+    def partial_parameters(self) -> list[nn.Parameter]:
+        """Parameters that all shards hold and of whose gradients each has a term."""
+        return []
 
     @abstractmethod
     def draw(self, noise: Noise) -> Any:
         """Weight samples, one per sample of the noise, decided by its keys."""
 
     @abstractmethod
-    def forward(self, inputs: Tensor, drawn: Any, samples: int | None = None) -> Tensor:
-        """Logits (S, B, C) of inputs (B, ...) under the first `samples` of the drawn weights, all by default."""
+    def forward(self, inputs: Tensor, drawn: Any, samples: SampleShare | None = None) -> Tensor:
+        """Logits (S, B, C) of inputs (B, ...) under a share of the drawn weights, all of them by default."""
 
     @abstractmethod
     def divergence(self, drawn: Any) -> Tensor:

@@ -51,19 +51,20 @@ class Dense:
 
 @dataclass(frozen=True)
 class Conv2d:
-    """A square convolution without padding, stride 1: (O, C, K, K) kernel and (O,) bias."""
+    """A square convolution, `padding` zeros on every side: (O, C, K, K) kernel and (O,) bias, if it has one."""
 
     inputs: int
     outputs: int
     kernel: int
+    stride: int = 1
+    padding: int = 0
+    bias: bool = True
 
     def tensors(self, name: str) -> list[TensorSpec]:
         """The layer's weight tensors, kernel first."""
         fan_in = self.inputs * self.kernel**2
-        return [
-            TensorSpec(f"{name}.weight", (self.outputs, self.inputs, self.kernel, self.kernel), fan_in),
-            TensorSpec(f"{name}.bias", (self.outputs,), fan_in),
-        ]
+        kernel = TensorSpec(f"{name}.weight", (self.outputs, self.inputs, self.kernel, self.kernel), fan_in)
+        return [kernel, TensorSpec(f"{name}.bias", (self.outputs,), fan_in)] if self.bias else [kernel]
 
 
 LayerSpec = Dense | Conv2d

@@ -6,10 +6,8 @@ import torch
 from torch import Tensor
 
 from bbh_dist.networks.layers import Conv2d, Dense
-from bbh_dist.networks.network import Layer, Network
+from bbh_dist.networks.network import Layer, Network, check_images
 from bbh_dist.networks.sampled import max_pool
-
-_SMALLEST_SIDE = 16
 
 
 class LeNet(Network):
@@ -20,11 +18,7 @@ class LeNet(Network):
     """
 
     def __init__(self, input_shape: Sequence[int], classes: int) -> None:
-        if len(input_shape) != 3 or min(input_shape[1:]) < _SMALLEST_SIDE:
-            raise ValueError(
-                f"lenet needs images (channels, height, width) of at least {_SMALLEST_SIDE} x {_SMALLEST_SIDE}, "
-                f"got {tuple(input_shape)}"
-            )
+        check_images("lenet", input_shape, smallest_side=16)
         channels, height, width = input_shape
         features = 50 * _side_after(height) * _side_after(width)
         self.layers = {

@@ -1,7 +1,7 @@
 """A network written once over abstract layers, whatever gives the layers their weights."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from torch import Tensor
 
@@ -33,3 +33,16 @@ class Network(ABC):
     def size(self) -> int:
         """Number of weights and biases, D."""
         return sum(tensor.size for tensor in self.tensors)
+
+
+def check_images(name: str, input_shape: Sequence[int], smallest_side: int) -> None:
+    """See that a network gets images that are large enough for it.
+
+    Raises:
+        ValueError: inputs are not images (channels, height, width) with sides of at least `smallest_side`.
+    """
+    if len(input_shape) != 3 or min(input_shape[1:]) < smallest_side:
+        raise ValueError(
+            f"{name} needs images (channels, height, width) of at least {smallest_side} x {smallest_side}, "
+            f"got {tuple(input_shape)}"
+        )

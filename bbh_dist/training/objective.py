@@ -7,16 +7,17 @@ from torch import Tensor
 
 from bbh_dist.config import Anneal, BbhMethod, MapMethod
 from bbh_dist.methods import Method
-from bbh_dist.training.workers import Workers
+from bbh_dist.sharding import SampleShare
 
 
 class Loss(NamedTuple):
-    """A worker's part of the objective: parts summed over workers are the whole."""
+    """A worker's part of the objective."""
 
     part: Tensor
-    """What to differentiate; gradients are summed over workers."""
+    """What to differentiate: this worker's terms of the likelihood and the whole divergence. Gradients of the
+    likelihood are summed over workers where the weights are (see `Shards`)."""
     nll_sum: Tensor
-    """Negative log-likelihood summed over this worker's examples, nats."""
+    """This worker's terms of the negative log-likelihood summed over the batch, nats; over workers they add up."""
     kl: Tensor
     """The divergence, nats, the same on every worker."""
 
@@ -44,19 +45,17 @@ def objective(
     inputs: Tensor,
     labels: Tensor,
     drawn: Any,
+    samples: SampleShare,
     *,
     batch: int,
     examples: int,
     kl_weight: float,
-    workers: Workers,
 ) -> Loss:
     """This worker's part of the objective for its share (inputs, labels) of a batch of `batch` examples.
 
-    The likelihood's share is its sum over the batch's size, the KL's share 1 / workers: all draw the same weights, so
-    the objective and its gradient are the same for any number of workers. `examples` is N, all training examples.
+    `samples` is its share of the weight samples in the likelihood. `examples` is N, all training examples.
     """
-    logits = method(inputs, drawn, config.likelihood_samples)
-    nll_sum = negative_log_likelihood(logits, labels, config.likelihood).sum()
+    logits = method(inputs, drawn, samples)
+    nll_sum = negative_log_likelihood(logits, labels, config.likelihood).sum() / samples.groups
     kl = method.divergence(drawn)
-    part = nll_sum / batch + kl * (kl_weight / examples / workers.size)
-    return Loss(part, nll_sum.detach(), kl.detach())
+    return Loss(nll_sum / batch + kl * (kl_weight / examples), nll_sum.detach(), kl.detach())

@@ -7,7 +7,9 @@ import torch
 from torch import nn
 
 from bbh_dist.config import Optimizer
+from bbh_dist.factored import SGD, Adam, RMSProp, Rule
 
+_DECAY, _EPS, _MOMENTUM = 0.9, 1e-5, 0.9
 _RISE = 0.3
 _FIRST, _LAST = 1 / 25, 1e-4 / 25
 
@@ -18,11 +20,19 @@ def build_optimizer(config: Optimizer, parameters: Iterable[nn.Parameter]) -> to
     RMSProp has the paper's decay 0.9 and epsilon 1e-5; epsilon is added outside the square root, as torch does.
     """
     if config.name == "adam":
-        # One fused sweep over parameters: on layer-wise BbH 5 times as fast as RMSProp, which has no fused form.
         return torch.optim.Adam(parameters, lr=config.lr, fused=True)
     if config.name == "rmsprop":
-        return torch.optim.RMSprop(parameters, lr=config.lr, alpha=0.9, eps=1e-5)
-    return torch.optim.SGD(parameters, lr=config.lr, momentum=0.9)
+        return torch.optim.RMSprop(parameters, lr=config.lr, alpha=_DECAY, eps=_EPS)
+    return torch.optim.SGD(parameters, lr=config.lr, momentum=_MOMENTUM)
+
+
+def factored_rule(config: Optimizer, lr: float, step: int) -> Rule:
+    """The same optimiser's step, counted from 1, for gradients that are given as factors."""
+    if config.name == "adam":
+        return Adam(lr, step)
+    if config.name == "rmsprop":
+        return RMSProp(lr, step, decay=_DECAY, eps=_EPS)
+    return SGD(lr, step, momentum=_MOMENTUM)
 
 
 def schedule_factor(schedule: str, progress: float) -> float:

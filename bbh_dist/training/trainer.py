@@ -14,11 +14,13 @@ from bbh_dist.evaluation import Prediction, curves, measure, measure_outliers, p
 from bbh_dist.methods import build_method
 from bbh_dist.networks import build_network
 from bbh_dist.noise import Noise, keyed_generator
+from bbh_dist.sharding import Workers
 from bbh_dist.tasks import Split, Task
 from bbh_dist.training.checkpoints import newest_checkpoint, save_checkpoint
 from bbh_dist.training.objective import annealed, objective
-from bbh_dist.training.optimizers import build_optimizer, schedule_factor
-from bbh_dist.training.workers import Workers
+from bbh_dist.training.optimizers import schedule_factor
+from bbh_dist.training.state import read_state, state_tensors
+from bbh_dist.training.update import Update
 
 _STEPS_BETWEEN_CHECKS = 50
 
@@ -46,9 +48,10 @@ class Trainer:
             torch.backends.cudnn.allow_tf32 = False
         self.task = task.to(self.device, self.dtype)
         network = build_network(experiment.network, task.input_shape, task.classes)
-        method = build_method(experiment.method, network, keyed_generator("initial", experiment.seed))
-        self.method = method.to(self.device, self.dtype)
-        self.optimizer = build_optimizer(experiment.optimizer, self.method.parameters())
+        random = keyed_generator("initial", experiment.seed)
+        method = build_method(experiment.method, network, random, self.workers.shards).to(self.device)
+        self.method = method.double() if self.dtype == torch.float64 else method
+        self.update = Update(experiment.optimizer, self.method, self.workers)
         self.epoch = 0
         self.seconds = 0.0
         self.history: list[dict[str, float]] = []
@@ -113,31 +116,19 @@ class Trainer:
         return self._measure("test", split, prediction, outliers), curves(prediction, split.labels, outliers)
 
     def save(self, folder: Path) -> None:
-        """Write a checkpoint; the first worker does, the others wait."""
-        if self.workers.is_first:
-            tensors = {f"method.{name}": tensor for name, tensor in self.method.state_dict().items()}
-            tensors |= {f"best.{name}": tensor for name, tensor in self._best.items()}
-            for index, entries in self.optimizer.state_dict()["state"].items():
-                tensors |= {f"optimizer.{index}.{key}": value for key, value in entries.items() if value is not None}
-            names = ("epoch", "seconds", "history", "best_epoch")
-            state = {name: getattr(self, name) for name in names}
-            state["best_nll"] = self.best_nll if math.isfinite(self.best_nll) else None
-            save_checkpoint(folder, self.epoch, tensors, state)
-        self.workers.wait()
+        """Write a checkpoint; every worker writes what only it has."""
+        state = {name: getattr(self, name) for name in ("epoch", "seconds", "history", "best_epoch")}
+        state["best_nll"] = self.best_nll if math.isfinite(self.best_nll) else None
+        tensors = state_tensors(self.method, self.update, self._best, self.workers)
+        save_checkpoint(folder, self.epoch, tensors, state | {"steps": self.update.steps}, self.workers)
 
     def resume(self, folder: Path) -> bool:
         """Load the newest whole checkpoint of a folder; false where there is none."""
-        found = newest_checkpoint(folder)
+        found = newest_checkpoint(folder, self.workers)
         if found is None:
             return False
-        tensors, state = found
-        self.method.load_state_dict(_below("method.", tensors))
-        self._best = {name: value.to(self.device) for name, value in _below("best.", tensors).items()}
-        entries: dict[int, dict[str, Tensor]] = {}
-        for name, value in _below("optimizer.", tensors).items():
-            index, _, key = name.partition(".")
-            entries.setdefault(int(index), {})[key] = value
-        self.optimizer.load_state_dict({**self.optimizer.state_dict(), "state": entries})
+        state = found.state
+        self._best = read_state(found, self.method, self.update, self.workers)
         self.epoch, self.seconds, self.history = state["epoch"], state["seconds"], state["history"]
         self.best_epoch = state["best_epoch"]
         self.best_nll = math.inf if state["best_nll"] is None else state["best_nll"]
@@ -163,29 +154,24 @@ class Trainer:
         """One step on this worker's share of a batch of indices: (sum of NLL, KL, weighted KL), nats."""
         experiment, train = self.experiment, self.task.train
         config, kl_weight = experiment.method, self._kl_weight(step)
-        share = self.workers.share(batch)
+        samples = self.workers.samples(config.likelihood_samples, splittable=config.likelihood == "mean_log")
+        share = self.workers.examples(batch, samples)
         number = self.epoch * self.steps_per_epoch + step
-        noise = self._noise("train", number, config.samples_per_step)
-        loss = objective(
-            self.method,
-            config,
-            train.inputs[share],
-            train.labels[share],
-            self.method.draw(noise),
-            batch=len(batch),
-            examples=len(train),
-            kl_weight=kl_weight,
-            workers=self.workers,
-        )
-        self.optimizer.zero_grad(set_to_none=True)
-        loss.part.backward()
-        self.workers.sum_gradients(self.method.parameters())
-        if experiment.optimizer.gradient_clip is not None:
-            torch.nn.utils.clip_grad_norm_(self.method.parameters(), experiment.optimizer.gradient_clip)
         progress = number / (experiment.epochs * self.steps_per_epoch)
-        for group in self.optimizer.param_groups:
-            group["lr"] = experiment.optimizer.lr * schedule_factor(experiment.optimizer.schedule, progress)
-        self.optimizer.step()
+        lr = experiment.optimizer.lr * schedule_factor(experiment.optimizer.schedule, progress)
+        with self.update.collecting():
+            loss = objective(
+                self.method,
+                config,
+                train.inputs[share],
+                train.labels[share],
+                self.method.draw(self._noise("train", number, config.samples_per_step)),
+                samples,
+                batch=len(batch),
+                examples=len(train),
+                kl_weight=kl_weight,
+            )
+            self.update.step(loss.part, lr)
         return torch.stack([loss.nll_sum, loss.kl, kl_weight * loss.kl]).double()
 
     def _kl_weight(self, step: int) -> float:
@@ -226,19 +212,10 @@ class Trainer:
         noise = self._noise(part, self.epoch, samples)
         return (
             split,
-            self._predict_inputs(split.inputs, noise),
-            outliers if outliers is None else self._predict_inputs(outliers, noise),
+            predict(self.method, split.inputs, noise, self.workers),
+            outliers if outliers is None else predict(self.method, outliers, noise, self.workers),
         )
-
-    def _predict_inputs(self, inputs: Tensor, noise: Noise) -> Prediction:
-        """The prediction for all inputs, the same on each worker: each predicts its share with all weight samples."""
-        share = predict(self.method, self.workers.share(inputs), noise)
-        join = self.workers.join
-        return Prediction(join(share.probabilities, len(inputs)), join(share.expected_entropy, len(inputs)))
 
     def _noise(self, purpose: str, step: int, samples: int) -> Noise:
         return Noise(self.experiment.seed, purpose, step, range(samples), self.device, self.dtype)
 
-
-def _below(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}

@@ -113,6 +113,8 @@ def test_experiments_are_frozen(tmp_path: Path) -> None:
         ("task='npz:'", "task: must be one of digits5, mnist, npz:FILE"),
         ("network=mlp:64-", "network: must be one of mlp, lenet"),
         ("network=mlp:1000000", "network: must be one of mlp, lenet"),
+        ("network=wrn-16-0", "network: must be one of mlp, lenet, resnet18, wrn-28-10, mlp:64-32, wrn-DEPTH-WIDTH"),
+        ("network=wrn-16", "network: must be one of mlp, lenet"),
         ("optimizer=adam", 'optimizer: must be a mapping of keys, got "adam"'),
         ("method=map", 'method: must be a mapping of keys, got "map"'),
         ("method.generator.hidden=64", "method.generator.hidden: must be a list, got 64"),
@@ -125,6 +127,31 @@ def test_experiments_are_frozen(tmp_path: Path) -> None:
 def test_values_are_strictly_typed_and_bounded(tmp_path: Path, assignment: str, rule: str) -> None:
     line = message(experiment, tmp_path, BBH, assignment)
     assert line.startswith(f"--set {assignment}: {rule}")
+
+
+@pytest.mark.parametrize(
+    "network", ["mlp", "mlp:64-32", "lenet", "resnet18", "wrn-28-10", "wrn-16-4", "wrn-10-1", "wrn-1000-1"]
+)
+def test_networks_that_are_known(tmp_path: Path, network: str) -> None:
+    assert experiment(tmp_path, BBH, f"network={network}").network == network
+
+
+@pytest.mark.parametrize(
+    ("network", "suggestion"),
+    [("resnet-18", "resnet18"), ("wrn28-10", "wrn-28-10"), ("lanet", "lenet")],
+)
+def test_a_mistyped_network_is_told_the_nearest(tmp_path: Path, network: str, suggestion: str) -> None:
+    line = message(experiment, tmp_path, BBH, f"network={network}")
+    assert line.endswith(f'got "{network}" (did you mean {suggestion}?)')
+
+
+@pytest.mark.parametrize(
+    ("network", "suggestion"), [("wrn-27-10", "wrn-28-10"), ("wrn-4-3", "wrn-10-3"), ("wrn-18-2", "wrn-16-2")]
+)
+def test_a_wide_residual_network_has_whole_blocks(tmp_path: Path, network: str, suggestion: str) -> None:
+    line = message(experiment, tmp_path, BBH, f"network={network}")
+    rule = "network: must have a depth of 10, 16, 22, 28 or another 6 n + 4"
+    assert line == f'--set network={network}: {rule}, got "{network}" (did you mean {suggestion}?)'
 
 
 def test_whole_numbers_serve_where_a_number_is_wanted(tmp_path: Path) -> None:

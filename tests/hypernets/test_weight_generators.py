@@ -26,8 +26,8 @@ class GivenNoise(Noise):
         super().__init__(seed=5, purpose="test", step=0, samples=samples, dtype=torch.float64)
         object.__setattr__(self, "given", {})
 
-    def normal(self, name: str, size: int) -> Tensor:
-        return self.given.setdefault(name, super().normal(name, size))
+    def normal(self, name: str, size: int, part: range | None = None) -> Tensor:
+        return self.given.setdefault(name, super().normal(name, size, part))
 
 
 def built(kind: str, shared_noise: bool = True, seed: int = 0, hidden: tuple[int, ...] = (6, 9)) -> WeightGenerator:

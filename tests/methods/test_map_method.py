@@ -7,7 +7,8 @@ from bbh_dist.config import MapMethod
 from bbh_dist.methods import MAP
 from bbh_dist.networks.mlp import MLP
 from bbh_dist.noise import Noise
-from bbh_dist.training import Workers, objective
+from bbh_dist.sharding import SampleShare
+from bbh_dist.training import objective
 
 CONFIG = MapMethod(name="map", prior_stddev=0.6)
 
@@ -36,7 +37,7 @@ def test_objective_without_hidden_units_is_ridge_logistic_regression() -> None:
     x = torch.randn(20, 7, generator=generator, dtype=torch.float64)
     labels = torch.randint(3, (20,), generator=generator)
     method = built()
-    loss = objective(method, CONFIG, x, labels, None, batch=20, examples=90, kl_weight=0.4, workers=Workers()).part
+    loss = objective(method, CONFIG, x, labels, None, SampleShare(1), batch=20, examples=90, kl_weight=0.4).part
     loss.backward()
 
     kernel, bias = (weight.detach() for weight in method.weights)

@@ -11,7 +11,8 @@ from bbh_dist.config import BbhMethod, MapMethod
 from bbh_dist.methods import Method, build_method
 from bbh_dist.networks import build_network
 from bbh_dist.noise import Noise, keyed_generator
-from bbh_dist.training import Workers, objective
+from bbh_dist.sharding import SampleShare
+from bbh_dist.training import objective
 
 NOISE = Noise(seed=2, purpose="train", step=1, samples=range(4))
 IMAGES = torch.randn(6, 2, 16, 17, generator=torch.Generator().manual_seed(0))
@@ -43,12 +44,12 @@ class MethodContract:
         assert divergence.shape == ()
         assert torch.isfinite(logits).all()
         assert torch.isfinite(divergence)
-        assert torch.equal(method(IMAGES, drawn, min(2, self.samples)), logits[:2])
+        assert torch.equal(method(IMAGES, drawn, SampleShare(min(2, self.samples))), logits[:2])
 
     def test_every_parameter_has_a_finite_gradient(self, method: Method, config: MapMethod | BbhMethod) -> None:
         drawn = method.draw(NOISE)
         loss = objective(
-            method, config, IMAGES, LABELS, drawn, batch=6, examples=50, kl_weight=1.0, workers=Workers()
+            method, config, IMAGES, LABELS, drawn, SampleShare(1), batch=6, examples=50, kl_weight=1.0
         ).part
         loss.backward()
         for name, parameter in method.named_parameters():
@@ -85,8 +86,8 @@ class MethodContract:
 class SinglePrecisionNoise(Noise):
     """The numbers of single precision in double."""
 
-    def normal(self, name: str, size: int) -> Tensor:
-        return Noise(**vars(replace(self, dtype=torch.float32))).normal(name, size).double()
+    def normal(self, name: str, size: int, part: range | None = None) -> Tensor:
+        return Noise(**vars(replace(self, dtype=torch.float32))).normal(name, size, part).double()
 
 
 class TestMap(MethodContract):

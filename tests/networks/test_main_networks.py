@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from bbh_dist.networks import LeNet, build_network
+from bbh_dist.networks import LeNet, build_network, sampled_layers
 
 
 def shapes_seen(name: str, input_shape: tuple[int, ...], classes: int) -> dict[str, tuple[int, ...]]:
@@ -63,6 +63,18 @@ def test_scales_are_those_of_a_fresh_initialisation() -> None:
     assert scales["dense1.weight"] == pytest.approx(math.sqrt(2 / 800))
 
 
-def test_unknown_network() -> None:
-    with pytest.raises(ValueError, match="no network is named resnet"):
-        build_network("resnet", (1, 28, 28), 10)
+@pytest.mark.parametrize("name", ["resnet", "wrn-28", "wrn-28-10-1", "wrn-x-1", "wrn--8-1"])
+def test_unknown_network(name: str) -> None:
+    with pytest.raises(ValueError, match=f"no network is named {name}"):
+        build_network(name, (1, 28, 28), 10)
+
+
+@pytest.mark.parametrize("name", ["mlp", "mlp:64-32", "lenet", "resnet18", "wrn-10-1", "wrn-28-10"])
+@pytest.mark.parametrize("samples", [1, 3])
+def test_networks_run_on_shapes_alone(name: str, samples: int) -> None:
+    network = build_network(name, (3, 17, 32), 7)
+    weights = {t.name: torch.empty(samples, *t.shape, device="meta", requires_grad=True) for t in network.tensors}
+    logits = network(sampled_layers(network.layers, weights), torch.empty(1, 4, 3, 17, 32, device="meta"))
+    assert (logits.device.type, logits.shape) == ("meta", (samples, 4, 7))
+    gradients = torch.autograd.grad(logits.sum(), list(weights.values()))
+    assert [gradient.shape for gradient in gradients] == [weight.shape for weight in weights.values()]

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from bbh_dist.networks import Network, build_network, sampled_layers
+from bbh_dist.networks import Conv2d, Network, build_network, sampled_layers
 from bbh_dist.networks.sampled import _grouped_conv2d, conv2d, dense, max_pool
 
 SAMPLES = 3
@@ -46,6 +46,30 @@ def test_convolution(convolve: Callable, shared: bool, samples: int) -> None:
     assert_same(convolve(x, weight, bias), torch.stack(expected), [x, weight, bias])
 
 
+@CONVOLUTIONS
+@SHARED
+@COUNTS
+@pytest.mark.parametrize(("kernel", "stride", "padding"), [(3, 1, 1), (3, 2, 1), (1, 2, 0), (2, 3, 2)])
+def test_convolution_with_stride_and_padding_without_bias(
+    convolve: Callable, shared: bool, samples: int, kernel: int, stride: int, padding: int
+) -> None:
+    x, weight = normal(1 if shared else samples, 2, 2, 7, 8), normal(samples, 4, 2, kernel, kernel, seed=1)
+    expected = [F.conv2d(x[0 if shared else s], weight[s], stride=stride, padding=padding) for s in range(samples)]
+    result = convolve(x, weight, stride=stride, padding=padding)
+    assert_same(result, torch.stack(expected), [x, weight])
+
+
+@pytest.mark.parametrize("bias", [True, False])
+def test_a_sampled_layer_has_the_stride_padding_and_bias_of_its_specification(bias: bool) -> None:
+    spec = Conv2d(2, 4, 3, stride=2, padding=1, bias=bias)
+    tensors = spec.tensors("conv")
+    assert [tensor.name for tensor in tensors] == ["conv.weight", "conv.bias"][: 1 + bias]
+    weights = {t.name: normal(SAMPLES, *t.shape, seed=i) for i, t in enumerate(tensors)}
+    x = normal(1, 5, 2, 7, 8)
+    expected = conv2d(x, weights["conv.weight"], weights.get("conv.bias"), stride=2, padding=1)
+    assert torch.equal(sampled_layers({"conv": spec}, weights)("conv", x), expected)
+
+
 def test_max_pool() -> None:
     x = normal(SAMPLES, 2, 4, 7, 6)
     assert_same(max_pool(x, 2), torch.stack([F.max_pool2d(image, 2) for image in x]), [x])
@@ -81,7 +105,7 @@ def test_whole_networks(name: str, plain: Callable, shape: tuple[int, ...], samp
     assert_same(result / scale, torch.stack(expected) / scale, [x, *weights.values()])
 
 
-@pytest.mark.parametrize(("name", "shape"), [("lenet", (1, 16, 16)), ("mlp", (1, 4, 4))])
+@pytest.mark.parametrize(("name", "shape"), [("lenet", (1, 16, 16)), ("mlp", (1, 4, 4)), ("wrn-10-1", (1, 8, 8))])
 @COUNTS
 def test_an_empty_batch_has_empty_logits_and_zero_gradients(name: str, shape: tuple[int, ...], samples: int) -> None:
     network = build_network(name, shape, 4)

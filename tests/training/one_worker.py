@@ -19,7 +19,7 @@ def main(rank: int, size: int, folder: Path) -> None:
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=(folder / "meet").as_uri(), rank=rank, world_size=size)
     for name in METHODS:
-        trainer = Trainer(experiment(name, optimizer={"gradient_clip": 1.0}), small_task(), Workers.of_process_group())
+        trainer = Trainer(experiment(name, optimizer={"gradient_clip": 1.0}), small_task(), Workers.of_process_group(1 if name == "map" else 2))
         while not trainer.done:
             trainer.run_epoch()
             trainer.save(folder / f"{name}-checkpoints")

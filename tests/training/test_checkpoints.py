@@ -1,30 +1,52 @@
-"""Checkpoints are whole or absent, and hold no pickle."""
+"""Checkpoints are whole or absent, and hold no pickle. Several workers: test_sharded_checkpoints.py."""
 
 import json
+import os
+import resource
+import signal
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from torch import Tensor
 
-from bbh_dist.training.checkpoints import newest_checkpoint, save_checkpoint
+from bbh_dist.training import Workers
+from bbh_dist.training.checkpoints import (
+    Checkpoint,
+    CheckpointError,
+    export_checkpoint,
+    files,
+    newest_checkpoint,
+    save_checkpoint,
+)
 
+ALONE = Workers()
 STATE = {"epoch": 3, "seconds": 0.1 + 0.2, "history": [{"val/nll": 1e-300, "train/kl": 18425.825248579546}]}
+SHARD = "shard-00000.safetensors"
 
 
 def save(folder: Path, *epochs: int) -> Path:
     for epoch in epochs:
-        path = save_checkpoint(folder, epoch, {"w": torch.full((3,), float(epoch))}, {**STATE, "epoch": epoch})
+        tensors = {"w": torch.full((3,), float(epoch))}
+        path = save_checkpoint(folder, epoch, tensors, {**STATE, "epoch": epoch}, ALONE)
     return path
 
 
-def epoch_found(folder: Path) -> int | None:
-    found = newest_checkpoint(folder)
-    if found is None:
-        return None
-    tensors, state = found
-    assert tensors["w"].tolist() == [state["epoch"]] * 3
-    return state["epoch"]
+def newest(folder: Path) -> Checkpoint:
+    found = newest_checkpoint(folder, ALONE)
+    assert found is not None
+    return found
+
+
+def epoch_found(folder: Path) -> int:
+    found = newest(folder)
+    into = {"w": torch.empty(3)}
+    found.read(into)
+    assert into["w"].tolist() == [found.state["epoch"]] * 3
+    assert found.epoch == found.state["epoch"]
+    return found.epoch
 
 
 def flip(path: Path, at: int) -> None:
@@ -39,16 +61,19 @@ def change_a_digit(path: Path) -> None:
 
 
 DAMAGES: dict[str, Callable[[Path], None]] = {
-    "a flipped byte of a tensor": lambda path: flip(path / "tensors.safetensors", -2),
-    "a flipped byte of the header": lambda path: flip(path / "tensors.safetensors", 10),
-    "truncated tensors": lambda path: (path / "tensors.safetensors").write_bytes(b"12"),
-    "no tensors": lambda path: (path / "tensors.safetensors").unlink(),
+    "a flipped byte of a tensor": lambda path: flip(path / SHARD, -2),
+    "a flipped byte of the header": lambda path: flip(path / SHARD, 10),
+    "a truncated shard": lambda path: (path / SHARD).write_bytes(b"12"),
+    "no shard": lambda path: (path / SHARD).unlink(),
+    "a foreign shard": lambda path: (path / "shard-00001.safetensors").write_bytes((path / SHARD).read_bytes()),
     "truncated state": lambda path: (path / "state.json").write_text('{"sha256": "'),
     "empty state": lambda path: (path / "state.json").write_text(""),
     "another digit in the state": change_a_digit,
     "a list for the state": lambda path: (path / "state.json").write_text("[1]"),
     "a number for the state": lambda path: (path / "state.json").write_text("7"),
-    "state without a sum": lambda path: (path / "state.json").write_text("{}"),
+    "state without a sum": lambda path: (path / "state.json").write_text('{"files": {}, "state": {}}'),
+    "a number for the files": lambda path: (path / "state.json").write_text('{"files": 1, "state": {}, "sha256": ""}'),
+    "state too deep to parse": lambda path: (path / "state.json").write_text("[" * 100_000),
     "state that is not text": lambda path: (path / "state.json").write_bytes(b"\xff\xfe"),
     "no state": lambda path: (path / "state.json").unlink(),
 }
@@ -70,31 +95,76 @@ def test_every_byte_of_the_state_counts(tmp_path: Path) -> None:
     whole = (path / "state.json").read_bytes()
     for at in range(0, len(whole), 3):
         flip(path / "state.json", at)
-        found = newest_checkpoint(tmp_path)
-        assert found is None or found[1] == {**STATE, "epoch": 1}
+        found = newest_checkpoint(tmp_path, ALONE)
+        assert found is None or found.state == {**STATE, "epoch": 1}
         (path / "state.json").write_bytes(whole)
     assert epoch_found(tmp_path) == 1
 
 
 def test_none_is_left_where_all_are_damaged_or_none_was_written(tmp_path: Path) -> None:
-    assert newest_checkpoint(tmp_path / "absent") is None
-    flip(save(tmp_path, 1) / "tensors.safetensors", -1)
-    assert newest_checkpoint(tmp_path) is None
+    assert newest_checkpoint(tmp_path / "absent", ALONE) is None
+    flip(save(tmp_path, 1) / SHARD, -1)
+    assert newest_checkpoint(tmp_path, ALONE) is None
 
 
 def test_what_was_saved_comes_back_bit_for_bit(tmp_path: Path) -> None:
+    shared = torch.arange(12.0)
     tensors = {
-        "a": torch.randn(3, 4, dtype=torch.float64).mT,
-        "b": torch.tensor(7.0),
-        "c": torch.arange(3),
-        "d": torch.tensor([float("nan"), -0.0]),
+        "transposed": torch.randn(3, 4, dtype=torch.float64).mT,
+        "of no dimension": torch.tensor(7.0),
+        "half": torch.randn(2, 3).bfloat16(),
+        "whole numbers": torch.arange(3),
+        "flags": torch.tensor([True, False]),
+        "odd": torch.tensor([float("nan"), -0.0, float("inf")]),
+        "empty": torch.empty(0, 3),
+        "needs a gradient": torch.nn.Parameter(torch.ones(2)),
+        "shared": shared,
+        "shared.again": shared,
+        "a row of shared": shared.view(3, 4)[1],
     }
-    save_checkpoint(tmp_path, 5, tensors, STATE)
-    found = newest_checkpoint(tmp_path)
-    assert found is not None
-    assert found[1] == STATE
+    save_checkpoint(tmp_path, 5, tensors, STATE, ALONE)
+    found = newest(tmp_path)
+    assert found.state == STATE
+    assert found.shapes == {name: (tensor.shape, tensor.dtype) for name, tensor in tensors.items()}
+    into: dict[str, Tensor] = {name: torch.zeros_like(tensor) for name, tensor in tensors.items()}
+    given = dict(into)
+    found.read(into)
     for name, tensor in tensors.items():
-        torch.testing.assert_close(found[0][name], tensor, rtol=0, atol=0, equal_nan=True)
+        assert into[name] is given[name]
+        torch.testing.assert_close(into[name], tensor.detach(), rtol=0, atol=0, equal_nan=True, check_stride=False)
+    assert bool(into["odd"][1].signbit())
+
+
+@pytest.mark.parametrize(
+    "into", [{"v": torch.zeros(3)}, {"w": torch.zeros(4)}, {"w": torch.zeros(3, dtype=torch.float64)}]
+)
+def test_what_is_not_stored_like_this_is_refused(tmp_path: Path, into: dict[str, Tensor]) -> None:
+    save(tmp_path, 1)
+    with pytest.raises(
+        CheckpointError, match=r"epoch-000001 cannot be read: worker 0: (v is absent|w is \(torch.Size)"
+    ):
+        newest(tmp_path).read(into)
+
+
+def test_some_of_the_tensors_can_be_read_and_none_can_be_saved(tmp_path: Path) -> None:
+    save_checkpoint(tmp_path, 1, {"a": torch.ones(2), "b": torch.zeros(3)}, STATE, ALONE)
+    into = {"a": torch.zeros(2)}
+    newest(tmp_path).read(into)
+    assert into["a"].tolist() == [1, 1]
+    save_checkpoint(tmp_path, 2, {}, STATE, ALONE)
+    assert newest(tmp_path).shapes == {}
+    newest(tmp_path).read({})
+
+
+def test_a_checkpoint_that_is_removed_before_it_is_read_is_one_error(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    path = save(tmp_path, 1)
+    found = newest(tmp_path)
+    (path / SHARD).unlink()
+    with pytest.raises(CheckpointError, match="cannot be read"):
+        found.read({"w": torch.zeros(3)})
+    assert capfd.readouterr() == ("", "")
 
 
 def test_the_newest_two_are_kept_in_the_order_of_numbers(tmp_path: Path) -> None:
@@ -105,17 +175,15 @@ def test_the_newest_two_are_kept_in_the_order_of_numbers(tmp_path: Path) -> None
 
 def test_saving_an_epoch_again_replaces_it(tmp_path: Path) -> None:
     save(tmp_path, 1)
-    save_checkpoint(tmp_path, 1, {"w": torch.zeros(2)}, {"epoch": 1, "again": True})
-    found = newest_checkpoint(tmp_path)
-    assert found is not None
-    assert found[1]["again"]
+    save_checkpoint(tmp_path, 1, {"w": torch.zeros(2)}, {"epoch": 1, "again": True}, ALONE)
+    assert newest(tmp_path).state["again"]
 
 
 def test_orphans_of_a_killed_save_are_ignored_and_swept(tmp_path: Path) -> None:
     save(tmp_path, 1)
-    orphan = tmp_path / ".epoch-000002-4711"
+    orphan = tmp_path / ".epoch-000002"
     orphan.mkdir()
-    (orphan / "tensors.safetensors").write_bytes(b"half")
+    (orphan / SHARD).write_bytes(b"half")
     (tmp_path / "epoch-last").mkdir()
     assert epoch_found(tmp_path) == 1
     save(tmp_path, 2)
@@ -123,26 +191,65 @@ def test_orphans_of_a_killed_save_are_ignored_and_swept(tmp_path: Path) -> None:
     assert epoch_found(tmp_path) == 2
 
 
-@pytest.mark.parametrize("fails", ["fsync", "rename"])
+def refuse(*arguments: Any, **named: Any) -> None:
+    raise OSError(28, "No space left on device")
+
+
+FAILING = ["os.fsync", "pathlib.Path.rename", "pathlib.Path.write_text", "bbh_dist.training.checkpoints.files.begin"]
+
+
+@pytest.mark.parametrize("fails", FAILING)
 def test_a_save_that_fails_leaves_the_last_checkpoint(
     tmp_path: Path, fails: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def fail(*arguments: object) -> None:
-        raise OSError(28, "No space left on device")
-
     save(tmp_path, 1)
     with monkeypatch.context() as patch:
-        patch.setattr("os.fsync" if fails == "fsync" else "pathlib.Path.rename", fail)
-        with pytest.raises(OSError, match="No space"):
+        patch.setattr(fails, refuse)
+        with pytest.raises(CheckpointError, match=r"epoch-000002 cannot be written: worker 0: OSError.*No space"):
             save(tmp_path, 2)
+    assert [path.name for path in tmp_path.iterdir()] == ["epoch-000001"]
     assert epoch_found(tmp_path) == 1
     save(tmp_path, 3)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["epoch-000001", "epoch-000003"]
 
 
+def test_a_file_that_does_not_fit_leaves_the_last_checkpoint(tmp_path: Path) -> None:
+    """The system's own refusal in the middle of a shard, here at a limit on the size of files."""
+    save(tmp_path, 1)
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (2000, limits[1]))
+    try:
+        with pytest.raises(CheckpointError, match="File too large"):
+            save_checkpoint(tmp_path, 2, {"w": torch.ones(10_000)}, STATE, ALONE)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        signal.signal(signal.SIGXFSZ, handler)
+    assert [path.name for path in tmp_path.iterdir()] == ["epoch-000001"]
+
+
+def test_an_interrupted_save_stays_interrupted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupt(path: Path) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(files, "sealed", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        save(tmp_path, 1)
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_only_safetensors_and_json_are_written(tmp_path: Path) -> None:
     path = save(tmp_path, 1)
-    assert sorted(file.name for file in path.iterdir()) == ["state.json", "tensors.safetensors"]
-    json.loads((path / "state.json").read_text())
-    header = (path / "tensors.safetensors").read_bytes()
+    assert sorted(os.listdir(path)) == [SHARD, "state.json"]
+    assert json.loads((path / "state.json").read_text()).keys() == {"sha256", "files", "state"}
+    header = (path / SHARD).read_bytes()
     assert json.loads(header[8 : 8 + int.from_bytes(header[:8], "little")])["w"]["dtype"] == "F32"
+
+
+def test_an_export_that_fails_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    save(tmp_path / "checkpoints", 1)
+    found = newest(tmp_path / "checkpoints")
+    monkeypatch.setattr("pathlib.Path.rename", refuse)
+    with pytest.raises(CheckpointError, match="No space"):
+        export_checkpoint(found, tmp_path / "out.safetensors")
+    assert os.listdir(tmp_path) == ["checkpoints"]

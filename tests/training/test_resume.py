@@ -16,9 +16,7 @@ PATIENT = {"early_stop": {"patience": 2}, "epochs": 30, "optimizer": {"name": "a
 def state(trainer: Trainer) -> dict[str, Tensor]:
     """Parameters and everything that the optimiser remembers."""
     result = {f"method.{name}": value for name, value in trainer.method.state_dict().items()}
-    for index, entries in trainer.optimizer.state_dict()["state"].items():
-        result |= {f"{index}.{name}": value for name, value in entries.items()}
-    return result
+    return result | trainer.update.tensors()
 
 
 def check_same(found: Trainer, expected: Trainer) -> None:

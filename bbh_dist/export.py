@@ -1,0 +1,80 @@
+"""Export trained weights: `python -m bbh_dist.export --run DIR --output FILE`."""
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from bbh_dist.command_line import RunFailed, run
+from bbh_dist.config import ConfigError, Mistake
+
+if TYPE_CHECKING:
+    from bbh_dist.training.checkpoints import Checkpoint
+
+_METHOD = "method."
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Parse, check, write the weights of the newest whole checkpoint to one file, say what was written."""
+    given = _parser().parse_args(arguments)
+    folder, output = Path(given.run), Path(given.output)
+    _check(folder, output)
+
+    # Imported here: --help and mistakes need no torch.
+    from bbh_dist.training.checkpoints import CheckpointError, export_checkpoint
+
+    checkpoint = _checkpoint(folder)
+    prefix = "" if given.all else _METHOD
+    names = [name for name in checkpoint.shapes if name.startswith(prefix)]
+    if not names:
+        raise ConfigError(Mistake(str(checkpoint.path), "holds no weights of a method: --all exports what there is"))
+    try:
+        export_checkpoint(checkpoint, output, prefix)
+    except CheckpointError as error:
+        raise RunFailed(str(error)) from error
+    print(f"{output}: {len(names)} tensors, {output.stat().st_size:,} bytes, epoch {checkpoint.epoch}")
+
+
+def _parser() -> argparse.ArgumentParser:
+    result = argparse.ArgumentParser(
+        prog="python -m bbh_dist.export",
+        description="Write the weights of a run's newest whole checkpoint to one safetensors file.",
+        epilog="example:\n  python -m bbh_dist.export --run runs/digits5_bbh --output digits5_bbh.safetensors",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    add = result.add_argument
+    add("--run", required=True, metavar="DIR", help="folder of a run, of its checkpoints, or of one checkpoint")
+    add("--output", required=True, metavar="FILE", help="the file to write; must not exist")
+    add("--all", action="store_true", help="also the optimiser's state and the best weights, under their full names")
+    return result
+
+
+def _check(folder: Path, output: Path) -> None:
+    if not folder.is_dir():
+        raise ConfigError(Mistake("--run", "no such folder", got=str(folder)))
+    if output.exists() or output.is_symlink():
+        raise ConfigError(Mistake("--output", "stands already", got=str(output)))
+    if not output.parent.is_dir():
+        raise ConfigError(Mistake("--output", "its folder does not exist", got=str(output)))
+
+
+def _checkpoint(folder: Path) -> "Checkpoint":
+    """The checkpoint that a folder is, or the newest whole one in it or in its `checkpoints`."""
+    from bbh_dist.training.checkpoints import CheckpointError, newest_checkpoint, open_checkpoint
+    from bbh_dist.training.workers import Workers
+
+    if (folder / "state.json").is_file():
+        try:
+            return open_checkpoint(folder, Workers())
+        except CheckpointError as error:
+            raise ConfigError(Mistake("--run", f"damaged checkpoint: {error}", got=str(folder))) from error
+    inside = folder / "checkpoints"
+    found = newest_checkpoint(inside if inside.is_dir() else folder, Workers())
+    if found is None:
+        raise ConfigError(Mistake("--run", "holds no whole checkpoint", got=str(folder)))
+    return found
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,134 @@
+"""Steps of a wide linear layer y = B W^T + bias whose gradient is never stored.
+
+With features B (S, F) and the gradient A (S, D) for the outputs, the gradient for the weights is the outer product
+A^T B of rank S. One sweep over weights and optimiser state makes it, uses it and forgets it.
+
+Legend: S weight samples, D outputs, F features.
+"""
+
+import torch
+from torch import Tensor
+
+from bbh_dist.factored import reference
+from bbh_dist.factored.rules import SGD, Adam, RMSProp, Rule
+
+__all__ = [
+    "SGD",
+    "Adam",
+    "RMSProp",
+    "Rule",
+    "backend",
+    "feature_gradient",
+    "new_state",
+    "product",
+    "squared_norm",
+    "sweep",
+]
+
+
+@torch.no_grad()
+def product(features_SF: Tensor, weight_DF: Tensor, bias_D: Tensor) -> Tensor:
+    """Outputs (S, D) = B W^T + bias, in float32 (float64 for float64 weights).
+
+    Raises:
+        ValueError: the shapes don't fit.
+    """
+    _check(weight_DF, features_SF=features_SF, bias_D=bias_D)
+    dtype = _compute_dtype(weight_DF)
+    return reference.product(features_SF.to(dtype), weight_DF, bias_D.to(dtype))
+
+
+@torch.no_grad()
+def feature_gradient(gradients_SD: Tensor, weight_DF: Tensor) -> Tensor:
+    """Gradient A W (S, F) for the features, for when a clipping factor must be known before the sweep.
+
+    Raises:
+        ValueError: the shapes don't fit.
+    """
+    _check(weight_DF, gradients_SD=gradients_SD)
+    return reference.feature_gradient(gradients_SD.to(_compute_dtype(weight_DF)), weight_DF)
+
+
+@torch.no_grad()
+def sweep(
+    weight_DF: Tensor,
+    state: dict[str, Tensor],
+    gradients_SD: Tensor,
+    features_SF: Tensor,
+    rule: Rule,
+    *,
+    scale: float = 1.0,
+    first_row: int = 0,
+    feature_gradient: bool = True,
+    salt: int = 0,
+) -> Tensor | None:
+    """Gradient A W (S, F) for the features, of the weights as they were and without `scale`; or None.
+
+    Weights and state step in place along `scale` A^T B. Bfloat16 tensors are rounded stochastically: the noise is a
+    function of rule.step, `salt` (one number per tensor) and the row's number in the whole tensor, of which these
+    weights begin at `first_row`. So workers with a share of the rows each get the bits that one would get.
+
+    Raises:
+        ValueError: the shapes don't fit, or the state is not the rule's.
+    """
+    _check(weight_DF, gradients_SD=gradients_SD, features_SF=features_SF)
+    _check_state(weight_DF, state, rule)
+    dtype = _compute_dtype(weight_DF)
+    gradients, features = gradients_SD.to(dtype), features_SF.to(dtype)
+    return reference.sweep(weight_DF, state, gradients, features, rule, scale, first_row, salt, feature_gradient)
+
+
+@torch.no_grad()
+def squared_norm(gradients_SD: Tensor, features_SF: Tensor) -> Tensor:
+    """Squared Frobenius norm of A^T B as a float64 (): the sum of (A A^T) * (B B^T), so it needs no weights.
+
+    Raises:
+        ValueError: the numbers of samples differ.
+    """
+    if gradients_SD.dim() != 2 or features_SF.dim() != 2 or len(gradients_SD) != len(features_SF):
+        raise ValueError(
+            f"gradients {tuple(gradients_SD.shape)}, features {tuple(features_SF.shape)}: not (S, D), (S, F)"
+        )
+    gradients, features = gradients_SD.double(), features_SF.double()
+    return ((gradients @ gradients.T) * (features @ features.T)).sum()
+
+
+def new_state(weight_DF: Tensor, rule: Rule, second_moment_dtype: torch.dtype | None = None) -> dict[str, Tensor]:
+    """Zeros for the state of the rule, by torch's names; first moments in float32 (float64 for float64 weights).
+
+    Second moments are alike, or bfloat16 where `second_moment_dtype` says so.
+    """
+    dtype = _compute_dtype(weight_DF)
+    first = {name: torch.zeros_like(weight_DF, dtype=dtype) for name in rule.first_moments}
+    second = {name: torch.zeros_like(weight_DF, dtype=second_moment_dtype or dtype) for name in rule.second_moments}
+    return first | second
+
+
+def backend(device: str | torch.device = "cpu") -> str:
+    """What does the work on a device, for reports: "compiled C", "torch.compile" or "torch reference"."""
+    return "torch reference"
+
+
+def _compute_dtype(weight_DF: Tensor) -> torch.dtype:
+    return torch.float64 if weight_DF.dtype == torch.float64 else torch.float32
+
+
+def _check(weight_DF: Tensor, **others: Tensor) -> None:
+    if weight_DF.dim() != 2:
+        raise ValueError(f"weight {tuple(weight_DF.shape)}: not (D, F)")
+    sizes = {"D": weight_DF.shape[0], "F": weight_DF.shape[1]}
+    for name, tensor in others.items():
+        kind, axes = name.split("_")
+        fits = tensor.dim() == len(axes) and all(
+            sizes.setdefault(axis, size) == size for axis, size in zip(axes, tensor.shape, strict=True)
+        )
+        if not fits:
+            shapes = ", ".join(f"{other.split('_')[0]} {tuple(others[other].shape)}" for other in others)
+            raise ValueError(f"weight {tuple(weight_DF.shape)}, {shapes}: {kind} is not ({', '.join(axes)})")
+
+
+def _check_state(weight_DF: Tensor, state: dict[str, Tensor], rule: Rule) -> None:
+    names = {*rule.first_moments, *rule.second_moments}
+    if names != state.keys() or any(tensor.shape != weight_DF.shape for tensor in state.values()):
+        given = {name: tuple(tensor.shape) for name, tensor in state.items()}
+        raise ValueError(f"state {given}: not {sorted(names)} of shape {tuple(weight_DF.shape)}")

@@ -1,0 +1,141 @@
+"""Products and sweeps on the CPU by `kernel.c`, whose calls release the interpreter's lock.
+
+Rows go to threads in tasks of a fixed size, so results don't depend on the number of threads.
+
+Legend: S weight samples, D outputs, F features.
+"""
+
+import ctypes
+import os
+from collections import deque
+from concurrent.futures import ThreadPoolExecutor
+
+import torch
+from torch import Tensor
+
+from bbh_dist.factored.build import library
+from bbh_dist.factored.rounding import noise_seed
+from bbh_dist.factored.rules import Rule
+
+_NAMES = {torch.float32: "f32", torch.bfloat16: "bf16", torch.float64: "f64"}
+_LANES = 16
+"""Features are padded to a multiple of this: at least the numbers in a vector of the kernel."""
+_TASK_WEIGHTS = 1 << 21
+
+_pools: dict[int, ThreadPoolExecutor] = {}
+# The threads of a pool do not exist in a forked child, which would wait for them for ever.
+os.register_at_fork(after_in_child=_pools.clear)
+
+
+class _Layer(ctypes.Structure):
+    """`struct layer` of kernel.c."""
+
+    _fields_ = (
+        *((name, ctypes.c_void_p) for name in ("weight", "first", "second", "features", "gradients", "outputs", "bias")),
+        *((name, ctypes.c_ssize_t) for name in ("sample_stride", "row_stride", "samples", "columns", "width")),
+        ("scale", ctypes.c_double),
+        ("coefficients", ctypes.c_double * 6),
+        ("seed", ctypes.c_uint32),
+        ("first_row", ctypes.c_uint32),
+    )
+
+
+def suits(weight_DF: Tensor, *moments_DF: Tensor) -> bool:
+    """Whether these tensors are ones that the kernel takes, and the kernel could be built."""
+    tensors = (weight_DF, *moments_DF)
+    if any(tensor.device.type != "cpu" or not tensor.is_contiguous() for tensor in tensors):
+        return False
+    doubles = {tensor.dtype == torch.float64 for tensor in tensors}
+    return len(doubles) == 1 and all(tensor.dtype in _NAMES for tensor in tensors) and library() is not None
+
+
+def product(features_SF: Tensor, weight_DF: Tensor, bias_D: Tensor) -> Tensor:
+    """Outputs (S, D) of the layer."""
+    outputs_SD = features_SF.new_empty(features_SF.shape[0], weight_DF.shape[0])
+    features, bias = _padded(features_SF), bias_D.contiguous()
+    layer = _layer(weight_DF, features, outputs_SD)
+    layer.outputs, layer.bias = outputs_SD.data_ptr(), bias.data_ptr()
+    second = "f64" if weight_DF.dtype == torch.float64 else "f32"
+    _run(f"forward_{_NAMES[weight_DF.dtype]}_{second}", layer, weight_DF, None)
+    return outputs_SD
+
+
+def sweep(
+    weight_DF: Tensor,
+    state: dict[str, Tensor],
+    gradients_SD: Tensor,
+    features_SF: Tensor,
+    rule: Rule,
+    scale: float,
+    first_row: int,
+    salt: int,
+    with_feature_gradient: bool,
+) -> Tensor | None:
+    """As the reference's, which see."""
+    features = _padded(features_SF)
+    layer = _layer(weight_DF, features, gradients_SD)
+    layer.gradients, layer.scale = gradients_SD.data_ptr(), scale
+    layer.coefficients[: len(rule.coefficients())] = rule.coefficients()
+    layer.seed, layer.first_row = noise_seed(rule.step, salt), first_row
+    second = "f64" if weight_DF.dtype == torch.float64 else "f32"
+    for name in rule.first_moments:
+        layer.first = state[name].data_ptr()
+    for name in rule.second_moments:
+        layer.second, second = state[name].data_ptr(), _NAMES[state[name].dtype]
+    function = f"{type(rule).__name__.lower()}_{_NAMES[weight_DF.dtype]}_{second}"
+    partial = features.new_zeros(_tasks(weight_DF), *features.shape) if with_feature_gradient else None
+    _run(function, layer, weight_DF, partial)
+    return None if partial is None else partial.sum(dim=0)[:, : features_SF.shape[1]]
+
+
+def _layer(weight_DF: Tensor, features_SF: Tensor, strided_SD: Tensor) -> _Layer:
+    return _Layer(
+        weight=weight_DF.data_ptr(),
+        features=features_SF.data_ptr(),
+        sample_stride=strided_SD.stride(0),
+        row_stride=strided_SD.stride(1),
+        samples=features_SF.shape[0],
+        columns=weight_DF.shape[1],
+        width=features_SF.shape[1],
+    )
+
+
+def _padded(features_SF: Tensor) -> Tensor:
+    columns = features_SF.shape[1]
+    return torch.nn.functional.pad(features_SF, (0, -columns % _LANES)).contiguous()
+
+
+def _task_rows(weight_DF: Tensor) -> int:
+    return max(64, _TASK_WEIGHTS // max(1, weight_DF.shape[1]) // 4 * 4)
+
+
+def _tasks(weight_DF: Tensor) -> int:
+    return -(-weight_DF.shape[0] // _task_rows(weight_DF))
+
+
+def _run(function: str, layer: _Layer, weight_DF: Tensor, partial: Tensor | None) -> None:
+    """Call the kernel for every task, on as many threads as torch has, each taking the next task that is left."""
+    kernel = getattr(library(), function)
+    rows, tasks = _task_rows(weight_DF), deque(range(_tasks(weight_DF)))
+
+    def work(_: int) -> None:
+        while tasks:
+            try:
+                task = tasks.popleft()
+            except IndexError:
+                return
+            sums = None if partial is None else ctypes.c_void_p(partial[task].data_ptr())
+            end = min((task + 1) * rows, weight_DF.shape[0])
+            kernel(ctypes.byref(layer), sums, ctypes.c_size_t(task * rows), ctypes.c_size_t(end))
+
+    threads = min(torch.get_num_threads(), len(tasks))
+    if threads <= 1:
+        work(0)
+    else:
+        list(_pool(threads).map(work, range(threads)))
+
+
+def _pool(threads: int) -> ThreadPoolExecutor:
+    if threads not in _pools:
+        _pools[threads] = ThreadPoolExecutor(threads, thread_name_prefix="bbh_dist-factored")
+    return _pools[threads]

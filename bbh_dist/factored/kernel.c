@@ -1,0 +1,239 @@
+/* Products and sweeps over rows [begin, end) of a weight matrix W (D, F); reference.py says the same in torch.
+ *
+ * Legend: S samples, D rows (outputs), F columns (features). Bytes moved are the limit, so every sweep reads and writes
+ * weights and state once, rows are taken in blocks whose features and sums stay in registers and L1, and the block
+ * after is prefetched: a row is too short for the hardware to see a stream.
+ * Portable: vectors are the extension that GCC and clang share. The file includes itself once per pair of types.
+ */
+#ifndef WEIGHT
+#include <math.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <string.h>
+
+#if defined(__AVX512F__)
+#define BYTES 64
+#elif defined(__AVX__)
+#define BYTES 32
+#else
+#define BYTES 16
+#endif
+/* Sums of a block of rows must stay in registers: 16 with AVX, else 32. */
+#if defined(__x86_64__) && !defined(__AVX512F__)
+#define ROWS 2
+#else
+#define ROWS 4
+#endif
+#define INLINE static inline __attribute__((always_inline))
+#define CAT_(a, b) a##_##b
+#define CAT(a, b) CAT_(a, b)
+
+typedef float vec_f32 __attribute__((vector_size(BYTES)));
+typedef double vec_f64 __attribute__((vector_size(BYTES)));
+typedef uint32_t bits_f32 __attribute__((vector_size(BYTES)));
+typedef uint64_t bits_f64 __attribute__((vector_size(BYTES)));
+typedef uint16_t half __attribute__((vector_size(BYTES / 2)));
+typedef float real_f32;
+typedef double real_f64;
+typedef float f32;
+typedef double f64;
+typedef uint16_t bf16;
+
+struct layer { /* the same fields as compiled.py's Layer */
+    void *weight, *first, *second;       /* (D, F), rows of F; moments where the rule has them */
+    const void *features;                /* (S, width), zeros beyond F */
+    const void *gradients;               /* (S, D) by the two strides */
+    void *outputs;                       /* (S, D) by the two strides */
+    const void *bias;                    /* (D,) */
+    ptrdiff_t sample_stride, row_stride; /* of gradients or outputs, in numbers */
+    ptrdiff_t samples, columns, width;
+    double scale, coefficients[6];
+    uint32_t seed, first_row;
+};
+
+enum { RMSPROP, ADAM, SGD };
+
+/* Of `n` numbers at p; n is the constant LANES but for the last columns. */
+INLINE vec_f32 load_f32(const float *p, size_t n) { vec_f32 x = {0}; memcpy(&x, p, n * sizeof *p); return x; }
+INLINE vec_f64 load_f64(const double *p, size_t n) { vec_f64 x = {0}; memcpy(&x, p, n * sizeof *p); return x; }
+INLINE vec_f32 load_bf16(const bf16 *p, size_t n) {
+    half x = {0};
+    memcpy(&x, p, n * sizeof *p);
+    return (vec_f32)(__builtin_convertvector(x, bits_f32) << 16);
+}
+INLINE void store_f32(float *p, vec_f32 x, size_t n, bits_f32 noise) { (void)noise; memcpy(p, &x, n * sizeof *p); }
+INLINE void store_f64(double *p, vec_f64 x, size_t n, bits_f64 noise) { (void)noise; memcpy(p, &x, n * sizeof *p); }
+/* Stochastic rounding by 16 bits of noise; a NaN keeps its upper bits, made quiet so that it doesn't become infinity. */
+INLINE void store_bf16(bf16 *p, vec_f32 x, size_t n, bits_f32 noise) {
+    bits_f32 bits = (bits_f32)x, nan = (bits_f32)(x != x);
+    half y = __builtin_convertvector(((bits + (noise & ~nan)) | (nan & 0x400000)) >> 16, half);
+    memcpy(p, &y, n * sizeof *p);
+}
+
+/* The hash of rounding.py. Macro: for a number and for a vector. */
+#define MIX(x) ((x) ^= (x) >> 16, (x) *= 0x7feb352du, (x) ^= (x) >> 15, (x) *= 0x846ca68bu, (x) ^= (x) >> 16)
+INLINE bits_f32 hash_f32(uint32_t row_key, size_t column) {
+    bits_f32 x = {0};
+    for (size_t i = 0; i < BYTES / 4; i++) x[i] = i;
+    x += row_key + (uint32_t)column;
+    MIX(x);
+    return x;
+}
+INLINE bits_f64 hash_f64(uint32_t row_key, size_t column) { (void)row_key, (void)column; return (bits_f64){0}; }
+
+#define WEIGHT f32
+#define SECOND f32
+#define REAL f32
+#include __FILE__
+#define WEIGHT f32
+#define SECOND bf16
+#define REAL f32
+#include __FILE__
+#define WEIGHT bf16
+#define SECOND f32
+#define REAL f32
+#include __FILE__
+#define WEIGHT bf16
+#define SECOND bf16
+#define REAL f32
+#include __FILE__
+#define WEIGHT f64
+#define SECOND f64
+#define REAL f64
+#include __FILE__
+
+#else /* once for every pair of types ------------------------------------------------------------------------------ */
+
+#define NAME(x) CAT(x, CAT(WEIGHT, SECOND))
+#define VEC CAT(vec, REAL)
+#define BITS CAT(bits, REAL)
+#define LANES (BYTES / sizeof(REAL))
+#define LOAD(type, p, n) CAT(load, type)(p, n)
+#define STORE(type, p, x, n, noise) CAT(store, type)(p, x, n, noise)
+
+INLINE VEC NAME(root)(VEC x) {
+#if defined(__has_builtin) && __has_builtin(__builtin_elementwise_sqrt)
+    return __builtin_elementwise_sqrt(x);
+#else
+    REAL y[LANES];
+    memcpy(y, &x, sizeof y);
+    for (size_t i = 0; i < LANES; i++) y[i] = sizeof(REAL) == 4 ? sqrtf(y[i]) : sqrt(y[i]);
+    memcpy(&x, y, sizeof y);
+    return x;
+#endif
+}
+
+/* New weights of old ones; moments step in memory. Coefficients as in rules.py. */
+INLINE VEC NAME(step)(const struct layer *l, int rule, size_t at, size_t n, VEC w, VEC g, BITS noise) {
+    const double *c = l->coefficients;
+    REAL *first = (REAL *)l->first + at;
+    SECOND *second = (SECOND *)l->second + at;
+    VEC m = rule == RMSPROP ? g : LOAD(REAL, first, n);
+    if (rule == ADAM) m += (g - m) * (REAL)c[1];
+    if (rule == SGD) m = m * (REAL)c[1] + g;
+    if (rule != RMSPROP) STORE(REAL, first, m, n, noise);
+    if (rule == SGD) return w - m * (REAL)c[0];
+    size_t k = rule == ADAM ? 2 : 1;
+    VEC v = LOAD(SECOND, second, n) * (REAL)c[k] + g * g * (REAL)c[k + 1];
+    STORE(SECOND, second, v, n, noise & 0xffff);
+    VEC root = NAME(root)(v);
+    if (rule == ADAM) root /= (REAL)c[5];
+    return w - m / (root + (REAL)c[k + 2]) * (REAL)c[0];
+}
+
+/* `n` columns from f of `rows` rows from r; a holds their gradients, ROWS for each sample. */
+INLINE void NAME(tile)(const struct layer *l, int rule, const REAL *a, REAL *sums, size_t r, size_t rows, size_t f,
+                       size_t n, const uint32_t *keys) {
+    size_t at = r * l->columns + f;
+    WEIGHT *weight = (WEIGHT *)l->weight + at;
+    VEC w[ROWS], g[ROWS];
+    for (size_t k = 0; k < rows; k++) w[k] = LOAD(WEIGHT, weight + k * l->columns, n), g[k] = (VEC){0};
+    for (ptrdiff_t s = 0; s < l->samples; s++) {
+        VEC b = LOAD(REAL, (const REAL *)l->features + s * l->width + f, LANES);
+        for (size_t k = 0; k < rows; k++) g[k] += b * a[s * ROWS + k];
+        if (!sums) continue;
+        VEC sum = LOAD(REAL, sums + s * l->width + f, LANES);
+        for (size_t k = 0; k < rows; k++) sum += w[k] * a[s * ROWS + k];
+        STORE(REAL, sums + s * l->width + f, sum, LANES, (BITS){0});
+    }
+    for (size_t k = 0; k < rows; k++) {
+        BITS noise = sizeof(WEIGHT) == 2 || sizeof(SECOND) == 2 ? CAT(hash, REAL)(keys[k], f) : (BITS){0};
+        size_t place = at + k * l->columns;
+        w[k] = NAME(step)(l, rule, place, n, w[k], g[k] * (REAL)l->scale, noise);
+        STORE(WEIGHT, weight + k * l->columns, w[k], n, noise >> 16);
+        __builtin_prefetch((WEIGHT *)l->weight + place + ROWS * l->columns, 1, 2);
+        if (rule != RMSPROP) __builtin_prefetch((REAL *)l->first + place + ROWS * l->columns, 1, 2);
+        if (rule != SGD) __builtin_prefetch((SECOND *)l->second + place + ROWS * l->columns, 1, 2);
+    }
+}
+
+INLINE void NAME(block)(const struct layer *l, int rule, REAL *sums, size_t r, size_t rows) {
+    REAL a[l->samples * ROWS];
+    uint32_t keys[ROWS];
+    for (size_t k = 0; k < rows; k++) {
+        const REAL *p = (const REAL *)l->gradients + (r + k) * l->row_stride;
+        for (ptrdiff_t s = 0; s < l->samples; s++) a[s * ROWS + k] = p[s * l->sample_stride];
+        keys[k] = (uint32_t)(r + k) + l->first_row + l->seed;
+        MIX(keys[k]);
+    }
+    size_t f = 0, F = l->columns;
+    for (; f + LANES <= F; f += LANES) NAME(tile)(l, rule, a, sums, r, rows, f, LANES, keys);
+    if (f < F) NAME(tile)(l, rule, a, sums, r, rows, f, F - f, keys);
+}
+
+#define SWEEP(name, rule)                                                                             \
+    void NAME(name)(const struct layer *l, REAL *sums, size_t begin, size_t end) {                    \
+        size_t r = begin;                                                                             \
+        if (sums) for (; r + ROWS <= end; r += ROWS) NAME(block)(l, rule, sums, r, ROWS);             \
+        else for (; r + ROWS <= end; r += ROWS) NAME(block)(l, rule, NULL, r, ROWS);                  \
+        for (; r < end; r++) NAME(block)(l, rule, sums, r, 1);                                        \
+    }
+SWEEP(rmsprop, RMSPROP)
+SWEEP(adam, ADAM)
+SWEEP(sgd, SGD)
+
+/* Outputs of `rows` rows from r and `samples` samples from s, both constants. */
+INLINE void NAME(dots)(const struct layer *l, size_t r, size_t rows, size_t s, size_t samples) {
+    VEC sums[ROWS][6];
+    size_t f = 0, F = l->columns, width = l->width;
+    const WEIGHT *w = (const WEIGHT *)l->weight + r * F;
+    const REAL *b = (const REAL *)l->features + s * width;
+    for (size_t k = 0; k < rows; k++)
+        for (size_t i = 0; i < samples; i++) sums[k][i] = (VEC){0};
+#define ADD(n)                                                                                        \
+    for (size_t k = 0; k < rows; k++) {                                                               \
+        VEC x = LOAD(WEIGHT, w + k * F + f, n);                                                       \
+        __builtin_prefetch(w + (k + ROWS) * F + f, 0, 2);                                             \
+        for (size_t i = 0; i < samples; i++) sums[k][i] += x * LOAD(REAL, b + i * width + f, LANES);  \
+    }
+    for (; f + LANES <= F; f += LANES) ADD(LANES)
+    if (f < F) ADD(F - f)
+#undef ADD
+    for (size_t k = 0; k < rows; k++)
+        for (size_t i = 0; i < samples; i++) {
+            REAL lanes[LANES], *y = (REAL *)l->outputs + (s + i) * l->sample_stride + (r + k) * l->row_stride;
+            memcpy(lanes, &sums[k][i], sizeof lanes);
+            for (size_t half = LANES / 2; half; half /= 2)
+                for (size_t j = 0; j < half; j++) lanes[j] += lanes[j + half];
+            *y = lanes[0] + ((const REAL *)l->bias)[r + k];
+        }
+}
+
+INLINE void NAME(samples)(const struct layer *l, size_t r, size_t rows) {
+    size_t s = 0, S = l->samples;
+    for (; s + 5 <= S; s += 5) NAME(dots)(l, r, rows, s, 5);
+    for (; s + 2 <= S; s += 2) NAME(dots)(l, r, rows, s, 2);
+    if (s < S) NAME(dots)(l, r, rows, s, 1);
+}
+
+void NAME(forward)(const struct layer *l, void *unused, size_t begin, size_t end) {
+    (void)unused;
+    size_t r = begin;
+    for (; r + ROWS <= end; r += ROWS) NAME(samples)(l, r, ROWS);
+    for (; r < end; r++) NAME(samples)(l, r, 1);
+}
+
+#undef WEIGHT
+#undef SECOND
+#undef REAL
+#endif

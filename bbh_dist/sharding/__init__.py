@@ -1,0 +1,8 @@
+"""Work shared by several workers: who holds which rows and evaluates which samples, and what travels between them."""
+
+from bbh_dist.sharding.group import Group
+from bbh_dist.sharding.parts import SampleShare, part
+from bbh_dist.sharding.shards import ALONE, Shards
+from bbh_dist.sharding.workers import Workers
+
+__all__ = ["ALONE", "Group", "SampleShare", "Shards", "Workers", "part"]

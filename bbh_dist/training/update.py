@@ -1,0 +1,151 @@
+"""One step of all parameters: gradients as far as they are needed, over all workers, clipped, and the optimiser.
+
+The heads of a layer-wise generator are updated from the factors of their gradient (see `bbh_dist.factored`). The
+backward pass stops at them; the sweep that updates a head also gives the gradient for its features, which is summed
+over shards, and a second backward pass takes it to the trunks. Everything else goes by torch's optimisers.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+
+from bbh_dist.config import Optimizer
+from bbh_dist.factored import feature_gradient, new_state, squared_norm, sweep
+from bbh_dist.hypernets import Head, LayerwiseGenerator
+from bbh_dist.methods import Method
+from bbh_dist.sharding import Workers
+from bbh_dist.training.optimizers import build_optimizer, factored_rule
+
+
+class Update:
+    """The optimiser of a method's parameters, and its state."""
+
+    def __init__(self, config: Optimizer, method: Method, workers: Workers) -> None:
+        self.config, self.method, self.shards = config, method, workers.shards
+        self.heads = _layerwise_heads(method) if config.factored else {}
+        swept = {id(head.weight) for head in self.heads.values()}
+        self.dense = {name: tensor for name, tensor in method.named_parameters() if id(tensor) not in swept}
+        self.optimizer = build_optimizer(config, self.dense.values())
+        rule = factored_rule(config, config.lr, 1)
+        dtype = torch.bfloat16 if config.second_moment == "bfloat16" else None
+        self.states = {name: new_state(head.weight, rule, dtype) for name, head in self.heads.items()}
+        self.steps = 0
+
+    @contextmanager
+    def collecting(self) -> Iterator[None]:
+        """Have heads keep the factors of their gradients, from the draw of weights to the step."""
+        for head in self.heads.values():
+            head.factors = []
+        try:
+            yield
+        finally:
+            for head in self.heads.values():
+                head.factors = None
+
+    def step(self, loss: Tensor, lr: float) -> None:
+        """Differentiate this worker's part of a loss and step; to be called while collecting."""
+        self.steps += 1
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        clip = self.config.gradient_clip
+        used = {name: _Call(head) for name, head in self.heads.items() if _Call.is_used(head)}
+        if clip is None:
+            self._backward_to_trunks(used, [self._sweep(name, call, lr) for name, call in used.items()])
+        else:
+            gradients = [feature_gradient(call.gradients, self.heads[name].weight) for name, call in used.items()]
+            self._backward_to_trunks(used, gradients)
+        self._sum_partial_gradients()
+        if clip is not None:
+            scale = min(1.0, clip / (float(self._squared_norm(used)) ** 0.5 + 1e-6))
+            for name, call in used.items():
+                self._sweep(name, call, lr, scale=scale, differentiate=False)
+            torch._foreach_mul_([tensor.grad for tensor in self.dense.values() if tensor.grad is not None], scale)
+        for group in self.optimizer.param_groups:
+            group["lr"] = lr
+        self.optimizer.step()
+
+    def tensors(self) -> dict[str, Tensor]:
+        """The optimiser's state, named PARAMETER.ENTRY."""
+        found = {
+            f"{name}.{entry}": value
+            for name, tensor in self.dense.items()
+            for entry, value in self.optimizer.state.get(tensor, {}).items()
+            if value is not None
+        }
+        found |= {f"{name}.{entry}": value for name, state in self.states.items() for entry, value in state.items()}
+        return found
+
+    def load(self, steps: int, tensors: dict[str, Tensor]) -> None:
+        """Go on from a state that `tensors` gave, in place for the heads, whose state it may be."""
+        self.steps = steps
+        for name, value in tensors.items():
+            parameter, _, entry = name.rpartition(".")
+            if parameter in self.states:
+                if self.states[parameter][entry] is not value:
+                    self.states[parameter][entry].copy_(value)
+            else:
+                self.optimizer.state[self.dense[parameter]][entry] = value
+
+    def _sweep(
+        self, name: str, call: "_Call", lr: float, *, scale: float = 1.0, differentiate: bool = True
+    ) -> Tensor | None:
+        head = self.heads[name]
+        return sweep(
+            head.weight,
+            self.states[name],
+            call.gradients,
+            call.features.detach(),
+            factored_rule(self.config, lr, self.steps),
+            scale=scale,
+            first_row=head.rows.start,
+            salt=list(self.heads).index(name),
+            feature_gradient=differentiate,
+        )
+
+    def _backward_to_trunks(self, used: dict[str, "_Call"], gradients: list[Tensor | None]) -> None:
+        if used:
+            whole = [gradient for gradient in gradients if gradient is not None]
+            self.shards.group.sum_together(whole, "feature_gradients")
+            torch.autograd.backward([call.features for call in used.values()], whole)
+
+    def _sum_partial_gradients(self) -> None:
+        gradients = [parameter.grad for parameter in self.method.partial_parameters() if parameter.grad is not None]
+        self.shards.group.sum_together(gradients, "gradients")
+
+    def _squared_norm(self, used: dict[str, "_Call"]) -> Tensor:
+        """Of the whole gradient, the same on every worker."""
+        biases = {id(head.bias) for head in self.heads.values()}
+        of_shards = [squared_norm(call.gradients, call.features.detach()) for call in used.values()]
+        complete = []
+        for tensor in self.dense.values():
+            if tensor.grad is not None:
+                (of_shards if id(tensor) in biases else complete).append(tensor.grad.double().square().sum())
+        total = sum(complete, torch.zeros((), dtype=torch.float64, device=next(iter(self.dense.values())).device))
+        return total + self.shards.group.sum(sum(of_shards, torch.zeros_like(total)), "norm")
+
+
+class _Call:
+    """What a head's calls of one step left: features with their graph (S, F) and gradients (S, D)."""
+
+    def __init__(self, head: Head) -> None:
+        factors = [factors for factors in head.factors or [] if factors.gradients is not None]
+        self.features = torch.cat([part.features.flatten(0, -2) for part in factors])
+        self.gradients = torch.cat([part.gradients for part in factors if part.gradients is not None])
+
+    @staticmethod
+    def is_used(head: Head) -> bool:
+        """Whether a gradient came by."""
+        return any(factors.gradients is not None for factors in head.factors or [])
+
+
+def _layerwise_heads(method: nn.Module) -> dict[str, Head]:
+    """The heads of layer-wise generators, by the names of their weights."""
+    return {
+        f"{prefix}.{name}.weight": head
+        for prefix, module in method.named_modules()
+        if isinstance(module, LayerwiseGenerator)
+        for name, head in module.named_modules()
+        if isinstance(head, Head)
+    }
