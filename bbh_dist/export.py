@@ -61,8 +61,8 @@ def _check(folder: Path, output: Path) -> None:
 
 def _checkpoint(folder: Path) -> "Checkpoint":
     """The checkpoint that a folder is, or the newest whole one in it or in its `checkpoints`."""
+    from bbh_dist.sharding import Workers
     from bbh_dist.training.checkpoints import CheckpointError, newest_checkpoint, open_checkpoint
-    from bbh_dist.training.workers import Workers
 
     if (folder / "state.json").is_file():
         try:

@@ -247,6 +247,15 @@ class Experiment(Frozen):
         return self
 
     @model_validator(mode="after")
+    def _rounding_needs_single_precision(self) -> Self:
+        heads = self.method.name == "bbh" and self.method.generator.head_precision == "bfloat16"
+        if self.precision == "float64" and (heads or self.optimizer.second_moment == "bfloat16"):
+            raise RuleError(
+                "must be float32 beside heads or second moments in bfloat16", key="precision", got="float64"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _plain_updates_suit_the_generator(self) -> Self:
         method = self.method
         if self.optimizer.factored or method.name != "bbh" or method.generator.kind != "layerwise":

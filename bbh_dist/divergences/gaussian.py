@@ -16,10 +16,14 @@ def gaussian_kl(mean_SD: Tensor, log_stddev: Tensor, prior_stddev: float) -> Ten
     `log_stddev` is one number for all D weights.
     Source: Kingma & Welling 2014, appendix B, for a general prior scale.
     """
-    weights = mean_SD.shape[1]
+    return gaussian_kl_of_norms(mean_SD.square().sum(1), mean_SD.shape[1], log_stddev, prior_stddev)
+
+
+def gaussian_kl_of_norms(square_S: Tensor, weights: int, log_stddev: Tensor, prior_stddev: float) -> Tensor:
+    """The same (S,), from the squared norms (S,) of the means."""
     ratio = torch.exp(2 * log_stddev) / prior_stddev**2
     spread = 0.5 * weights * (ratio - 1) - weights * (log_stddev - math.log(prior_stddev))
-    return spread + mean_SD.square().sum(1) / (2 * prior_stddev**2)
+    return spread + square_S / (2 * prior_stddev**2)
 
 
 def gaussian_moment_kl(samples: Sequence[Tensor], prior_stddev: float) -> Tensor:

@@ -15,11 +15,13 @@ Legend: S weight samples, M >= S conditionals, D weights, t weight tensors.
 
 import math
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
-from bbh_dist.divergences.gaussian import gaussian_kl
+from bbh_dist.divergences.gaussian import gaussian_kl_of_norms
 
 
 def _itself(tensor: Tensor) -> Tensor:
@@ -51,8 +53,9 @@ def semi_implicit_kl(
     kl_S = means[0].new_zeros(count)
     gap_SM = means[0].new_zeros(count, conditionals)
     for mean_MD, eps_SD, log_stddev in zip(means, deviations, log_stddevs, strict=True):
-        kl_S = kl_S + gaussian_kl(mean_MD[:count], log_stddev, prior_stddev)
-        gap_SM = gap_SM + _gaps(mean_MD[:conditionals], eps_SD, log_stddev)
+        cross_SM, gram_MM, square_M = _Grams.apply(mean_MD, eps_SD)
+        kl_S = kl_S + gaussian_kl_of_norms(square_M[:count], mean_MD.shape[1], log_stddev, prior_stddev)
+        gap_SM = gap_SM + _gaps(cross_SM[:, :conditionals], gram_MM[:conditionals, :conditionals], log_stddev)
     sums = whole(torch.cat([kl_S[:, None], gap_SM], dim=1))
     kl_S, gap_SM = sums[:, 0], sums[:, 1:]
     used = _used(count, conditionals, inner_samples, kl_S.device)
@@ -60,13 +63,35 @@ def semi_implicit_kl(
     return (kl_S + mixture_S).mean()
 
 
-def _gaps(mean_MD: Tensor, eps_SD: Tensor, log_stddev: Tensor) -> Tensor:
-    """(S, M) terms a_ik of one tensor, from Gram matrices of centred means, which keeps rounding small."""
-    count = eps_SD.shape[0]
-    centred_MD = mean_MD - mean_MD.mean(0).detach()
-    cross_SM = eps_SD @ centred_MD.mT
-    gram_MM = centred_MD @ centred_MD.mT
+class _Grams(torch.autograd.Function):
+    """eps (S, D) times centred means (M, D), the Gram matrix of the centred means, and squared norms of the means.
+
+    Centring keeps rounding small; distances don't depend on it. All that is S x D large is made once, and the backward
+    pass is two small matrix products instead of a chain of sweeps over it.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, mean_MD: Tensor, eps_SD: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        centre_D = mean_MD.mean(0)
+        centred_MD = mean_MD - centre_D
+        gram_MM = centred_MD @ centred_MD.mT
+        ctx.save_for_backward(centred_MD, centre_D, eps_SD)
+        square_M = gram_MM.diagonal() + 2 * (centred_MD @ centre_D) + centre_D @ centre_D
+        return eps_SD @ centred_MD.mT, gram_MM, square_M
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, cross_SM: Tensor, gram_MM: Tensor, square_M: Tensor) -> tuple[Tensor, Tensor | None]:
+        centred_MD, centre_D, eps_SD = ctx.saved_tensors
+        result_MD = (gram_MM + gram_MM.mT + 2 * square_M.diag()) @ centred_MD
+        result_MD.addmm_(cross_SM.mT, eps_SD).addr_(2 * square_M, centre_D)
+        return result_MD, cross_SM @ centred_MD if ctx.needs_input_grad[1] else None
+
+
+def _gaps(cross_SM: Tensor, gram_MM: Tensor, log_stddev: Tensor) -> Tensor:
+    """(S, M) terms a_ik of one tensor."""
     norms_M = gram_MM.diagonal()
+    count = len(cross_SM)
     squared_SM = norms_M[:count, None] + norms_M - 2 * gram_MM[:count]
     linear_SM = cross_SM.diagonal()[:, None] - cross_SM
     return linear_SM * torch.exp(-log_stddev) + 0.5 * squared_SM * torch.exp(-2 * log_stddev)

@@ -18,13 +18,16 @@
 #else
 #define BYTES 16
 #endif
-/* Sums of a block of rows must stay in registers: 16 with AVX, else 32. */
+/* What is summed must stay in registers, ROWS * SAMPLES or 2 * ROWS * WIDE vectors: x86 has 16 before AVX-512. */
 #if defined(__x86_64__) && !defined(__AVX512F__)
 #define ROWS 2
 #else
 #define ROWS 4
 #endif
+#define WIDE 2
+#define SAMPLES 5
 #define INLINE static inline __attribute__((always_inline))
+#define EACH(i, n) for (size_t i = 0; i < (size_t)(n); i++)
 #define CAT_(a, b) a##_##b
 #define CAT(a, b) CAT_(a, b)
 
@@ -51,7 +54,7 @@ struct layer { /* the same fields as compiled.py's Layer */
     uint32_t seed, first_row;
 };
 
-enum { RMSPROP, ADAM, SGD };
+enum { READ, RMSPROP, ADAM, SGD };
 
 /* Of `n` numbers at p; n is the constant LANES but for the last columns. */
 INLINE vec_f32 load_f32(const float *p, size_t n) { vec_f32 x = {0}; memcpy(&x, p, n * sizeof *p); return x; }
@@ -74,7 +77,7 @@ INLINE void store_bf16(bf16 *p, vec_f32 x, size_t n, bits_f32 noise) {
 #define MIX(x) ((x) ^= (x) >> 16, (x) *= 0x7feb352du, (x) ^= (x) >> 15, (x) *= 0x846ca68bu, (x) ^= (x) >> 16)
 INLINE bits_f32 hash_f32(uint32_t row_key, size_t column) {
     bits_f32 x = {0};
-    for (size_t i = 0; i < BYTES / 4; i++) x[i] = i;
+    EACH(i, BYTES / 4) x[i] = i;
     x += row_key + (uint32_t)column;
     MIX(x);
     return x;
@@ -84,23 +87,23 @@ INLINE bits_f64 hash_f64(uint32_t row_key, size_t column) { (void)row_key, (void
 #define WEIGHT f32
 #define SECOND f32
 #define REAL f32
-#include __FILE__
+#include "kernel.c"
 #define WEIGHT f32
 #define SECOND bf16
 #define REAL f32
-#include __FILE__
+#include "kernel.c"
 #define WEIGHT bf16
 #define SECOND f32
 #define REAL f32
-#include __FILE__
+#include "kernel.c"
 #define WEIGHT bf16
 #define SECOND bf16
 #define REAL f32
-#include __FILE__
+#include "kernel.c"
 #define WEIGHT f64
 #define SECOND f64
 #define REAL f64
-#include __FILE__
+#include "kernel.c"
 
 #else /* once for every pair of types ------------------------------------------------------------------------------ */
 
@@ -117,7 +120,7 @@ INLINE VEC NAME(root)(VEC x) {
 #else
     REAL y[LANES];
     memcpy(y, &x, sizeof y);
-    for (size_t i = 0; i < LANES; i++) y[i] = sizeof(REAL) == 4 ? sqrtf(y[i]) : sqrt(y[i]);
+    EACH(i, LANES) y[i] = sizeof(REAL) == 4 ? sqrtf(y[i]) : sqrt(y[i]);
     memcpy(&x, y, sizeof y);
     return x;
 #endif
@@ -141,96 +144,107 @@ INLINE VEC NAME(step)(const struct layer *l, int rule, size_t at, size_t n, VEC 
     return w - m / (root + (REAL)c[k + 2]) * (REAL)c[0];
 }
 
-/* `n` columns from f of `rows` rows from r; a holds their gradients, ROWS for each sample. */
-INLINE void NAME(tile)(const struct layer *l, int rule, const REAL *a, REAL *sums, size_t r, size_t rows, size_t f,
-                       size_t n, const uint32_t *keys) {
+/* A tile: `rows` rows from r, `wide` vectors of n numbers from column f; a holds their gradients, ROWS for each sample. */
+INLINE void NAME(tile)(const struct layer *l, int rule, const REAL *a, const uint32_t *keys, REAL *sums, size_t r,
+                       size_t rows, size_t f, size_t wide, size_t n) {
     size_t at = r * l->columns + f;
-    WEIGHT *weight = (WEIGHT *)l->weight + at;
-    VEC w[ROWS], g[ROWS];
-    for (size_t k = 0; k < rows; k++) w[k] = LOAD(WEIGHT, weight + k * l->columns, n), g[k] = (VEC){0};
-    for (ptrdiff_t s = 0; s < l->samples; s++) {
-        VEC b = LOAD(REAL, (const REAL *)l->features + s * l->width + f, LANES);
-        for (size_t k = 0; k < rows; k++) g[k] += b * a[s * ROWS + k];
-        if (!sums) continue;
-        VEC sum = LOAD(REAL, sums + s * l->width + f, LANES);
-        for (size_t k = 0; k < rows; k++) sum += w[k] * a[s * ROWS + k];
-        STORE(REAL, sums + s * l->width + f, sum, LANES, (BITS){0});
+    VEC w[ROWS][WIDE], g[ROWS][WIDE];
+    EACH(k, rows) EACH(i, wide) {
+        w[k][i] = LOAD(WEIGHT, (WEIGHT *)l->weight + at + k * l->columns + i * LANES, n);
+        g[k][i] = (VEC){0};
     }
-    for (size_t k = 0; k < rows; k++) {
-        BITS noise = sizeof(WEIGHT) == 2 || sizeof(SECOND) == 2 ? CAT(hash, REAL)(keys[k], f) : (BITS){0};
-        size_t place = at + k * l->columns;
-        w[k] = NAME(step)(l, rule, place, n, w[k], g[k] * (REAL)l->scale, noise);
-        STORE(WEIGHT, weight + k * l->columns, w[k], n, noise >> 16);
-        __builtin_prefetch((WEIGHT *)l->weight + place + ROWS * l->columns, 1, 2);
-        if (rule != RMSPROP) __builtin_prefetch((REAL *)l->first + place + ROWS * l->columns, 1, 2);
-        if (rule != SGD) __builtin_prefetch((SECOND *)l->second + place + ROWS * l->columns, 1, 2);
+    EACH(s, l->samples) {
+        const REAL *b = (const REAL *)l->features + s * l->width + f;
+        REAL *sum = sums ? sums + s * l->width + f : NULL;
+        VEC x[WIDE], y[WIDE];
+        EACH(i, wide) x[i] = LOAD(REAL, b + i * LANES, LANES);
+        if (sum) EACH(i, wide) y[i] = LOAD(REAL, sum + i * LANES, LANES);
+        EACH(k, rows) EACH(i, wide) {
+            g[k][i] += x[i] * a[s * ROWS + k];
+            if (sum) y[i] += w[k][i] * a[s * ROWS + k];
+        }
+        if (sum) EACH(i, wide) STORE(REAL, sum + i * LANES, y[i], LANES, (BITS){0});
+    }
+    EACH(k, rows) EACH(i, wide) {
+        size_t place = at + k * l->columns + i * LANES, ahead = place + ROWS * l->columns;
+        __builtin_prefetch((WEIGHT *)l->weight + ahead, 0, 2);
+        if (rule == READ) continue;
+        if (rule != RMSPROP) __builtin_prefetch((REAL *)l->first + ahead, 0, 2);
+        if (rule != SGD) __builtin_prefetch((SECOND *)l->second + ahead, 0, 2);
+        BITS noise = sizeof(WEIGHT) == 2 || sizeof(SECOND) == 2 ? CAT(hash, REAL)(keys[k], f + i * LANES) : (BITS){0};
+        VEC y = NAME(step)(l, rule, place, n, w[k][i], g[k][i] * (REAL)l->scale, noise);
+        STORE(WEIGHT, (WEIGHT *)l->weight + place, y, n, noise >> 16);
     }
 }
 
 INLINE void NAME(block)(const struct layer *l, int rule, REAL *sums, size_t r, size_t rows) {
-    REAL a[l->samples * ROWS];
+    REAL a[l->samples * ROWS + 1];
     uint32_t keys[ROWS];
-    for (size_t k = 0; k < rows; k++) {
-        const REAL *p = (const REAL *)l->gradients + (r + k) * l->row_stride;
-        for (ptrdiff_t s = 0; s < l->samples; s++) a[s * ROWS + k] = p[s * l->sample_stride];
+    EACH(k, rows) {
+        const REAL *p = (const REAL *)l->gradients + (ptrdiff_t)(r + k) * l->row_stride;
+        EACH(s, l->samples) a[s * ROWS + k] = p[(ptrdiff_t)s * l->sample_stride];
         keys[k] = (uint32_t)(r + k) + l->first_row + l->seed;
         MIX(keys[k]);
     }
     size_t f = 0, F = l->columns;
-    for (; f + LANES <= F; f += LANES) NAME(tile)(l, rule, a, sums, r, rows, f, LANES, keys);
-    if (f < F) NAME(tile)(l, rule, a, sums, r, rows, f, F - f, keys);
+    for (; f + WIDE * LANES <= F; f += WIDE * LANES) NAME(tile)(l, rule, a, keys, sums, r, rows, f, WIDE, LANES);
+    for (; f + LANES <= F; f += LANES) NAME(tile)(l, rule, a, keys, sums, r, rows, f, 1, LANES);
+    if (f < F) NAME(tile)(l, rule, a, keys, sums, r, rows, f, 1, F - f);
 }
 
-#define SWEEP(name, rule)                                                                             \
-    void NAME(name)(const struct layer *l, REAL *sums, size_t begin, size_t end) {                    \
-        size_t r = begin;                                                                             \
-        if (sums) for (; r + ROWS <= end; r += ROWS) NAME(block)(l, rule, sums, r, ROWS);             \
-        else for (; r + ROWS <= end; r += ROWS) NAME(block)(l, rule, NULL, r, ROWS);                  \
-        for (; r < end; r++) NAME(block)(l, rule, sums, r, 1);                                        \
+/* A copy of the layer, since stores through memcpy might change the original: its fields would be read for each tile. */
+#define SWEEP(name, rule)                                                                                  \
+    void NAME(name)(const struct layer *given, REAL *sums, size_t begin, size_t end) {                     \
+        const struct layer copy = *given, *l = &copy;                                                      \
+        size_t r = begin;                                                                                  \
+        if (sums) for (; r + ROWS <= end; r += ROWS) NAME(block)(l, rule, sums, r, ROWS);                  \
+        else for (; r + ROWS <= end; r += ROWS) NAME(block)(l, rule, NULL, r, ROWS);                       \
+        for (; r < end; r++) NAME(block)(l, rule, sums, r, 1);                                             \
     }
+SWEEP(read, READ) /* feature gradient alone */
 SWEEP(rmsprop, RMSPROP)
 SWEEP(adam, ADAM)
 SWEEP(sgd, SGD)
 
-/* Outputs of `rows` rows from r and `samples` samples from s, both constants. */
+/* Outputs of `rows` rows from r for `samples` samples from s. */
 INLINE void NAME(dots)(const struct layer *l, size_t r, size_t rows, size_t s, size_t samples) {
-    VEC sums[ROWS][6];
-    size_t f = 0, F = l->columns, width = l->width;
+    VEC sums[ROWS][SAMPLES];
+    const size_t F = l->columns, width = l->width;
     const WEIGHT *w = (const WEIGHT *)l->weight + r * F;
     const REAL *b = (const REAL *)l->features + s * width;
-    for (size_t k = 0; k < rows; k++)
-        for (size_t i = 0; i < samples; i++) sums[k][i] = (VEC){0};
-#define ADD(n)                                                                                        \
-    for (size_t k = 0; k < rows; k++) {                                                               \
-        VEC x = LOAD(WEIGHT, w + k * F + f, n);                                                       \
-        __builtin_prefetch(w + (k + ROWS) * F + f, 0, 2);                                             \
-        for (size_t i = 0; i < samples; i++) sums[k][i] += x * LOAD(REAL, b + i * width + f, LANES);  \
+    EACH(k, rows) EACH(i, samples) sums[k][i] = (VEC){0};
+    for (size_t f = 0; f < F; f += LANES) {
+        if (f + LANES <= F)
+            EACH(k, rows) {
+                VEC x = LOAD(WEIGHT, w + k * F + f, LANES);
+                __builtin_prefetch(w + (k + ROWS) * F + f, 0, 2);
+                EACH(i, samples) sums[k][i] += x * LOAD(REAL, b + i * width + f, LANES);
+            }
+        else
+            EACH(k, rows) EACH(i, samples)
+                sums[k][i] += LOAD(WEIGHT, w + k * F + f, F - f) * LOAD(REAL, b + i * width + f, LANES);
     }
-    for (; f + LANES <= F; f += LANES) ADD(LANES)
-    if (f < F) ADD(F - f)
-#undef ADD
-    for (size_t k = 0; k < rows; k++)
-        for (size_t i = 0; i < samples; i++) {
-            REAL lanes[LANES], *y = (REAL *)l->outputs + (s + i) * l->sample_stride + (r + k) * l->row_stride;
-            memcpy(lanes, &sums[k][i], sizeof lanes);
-            for (size_t half = LANES / 2; half; half /= 2)
-                for (size_t j = 0; j < half; j++) lanes[j] += lanes[j + half];
-            *y = lanes[0] + ((const REAL *)l->bias)[r + k];
-        }
+    EACH(k, rows) EACH(i, samples) {
+        REAL y[LANES];
+        memcpy(y, &sums[k][i], sizeof y);
+        for (size_t half = LANES / 2; half; half /= 2) EACH(j, half) y[j] += y[j + half];
+        ptrdiff_t place = (ptrdiff_t)(s + i) * l->sample_stride + (ptrdiff_t)(r + k) * l->row_stride;
+        ((REAL *)l->outputs)[place] = y[0] + ((const REAL *)l->bias)[r + k];
+    }
 }
 
-INLINE void NAME(samples)(const struct layer *l, size_t r, size_t rows) {
+INLINE void NAME(outputs)(const struct layer *l, size_t r, size_t rows) {
     size_t s = 0, S = l->samples;
-    for (; s + 5 <= S; s += 5) NAME(dots)(l, r, rows, s, 5);
+    for (; s + SAMPLES <= S; s += SAMPLES) NAME(dots)(l, r, rows, s, SAMPLES);
     for (; s + 2 <= S; s += 2) NAME(dots)(l, r, rows, s, 2);
     if (s < S) NAME(dots)(l, r, rows, s, 1);
 }
 
-void NAME(forward)(const struct layer *l, void *unused, size_t begin, size_t end) {
-    (void)unused;
+void NAME(forward)(const struct layer *l, REAL *unused, size_t begin, size_t end) {
     size_t r = begin;
-    for (; r + ROWS <= end; r += ROWS) NAME(samples)(l, r, ROWS);
-    for (; r < end; r++) NAME(samples)(l, r, 1);
+    (void)unused;
+    for (; r + ROWS <= end; r += ROWS) NAME(outputs)(l, r, ROWS);
+    for (; r < end; r++) NAME(outputs)(l, r, 1);
 }
 
 #undef WEIGHT

@@ -29,13 +29,14 @@ class SlicedGenerator(WeightGenerator):
         self.slices = [tensor.shape[0] if tensor.is_kernel else 1 for tensor in tensors]
         self.trunks = nn.ModuleList(Trunk(config.noise_dim, count, hidden, generator) for count in self.slices)
         self.heads = nn.ModuleList(
-            Head(hidden[-1], tensor.size // count, generator) for tensor, count in zip(tensors, self.slices, strict=True)
+            Head(hidden[-1], tensor.size // count, generator)
+            for tensor, count in zip(tensors, self.slices, strict=True)
         )
 
     def forward(self, noise: Noise) -> list[Tensor]:
         """Weight samples, flat: for each tensor (S, own part of D_t)."""
         return [
-            head(trunk(self.z(noise, tensor), self.shards.part(count))).flatten(1) * tensor.scale
+            head(trunk(self.z(noise, tensor), self.shards.part(count)), tensor.scale).flatten(1)
             for tensor, count, trunk, head in zip(self.tensors, self.slices, self.trunks, self.heads, strict=True)
         ]
 
@@ -68,7 +69,7 @@ class LayerwiseGenerator(WeightGenerator):
     def forward(self, noise: Noise) -> list[Tensor]:
         """Weight samples, flat: for each tensor (S, own part of D_t)."""
         return [
-            head(trunk(self.z(noise, tensor))).flatten(1) * tensor.scale
+            head(trunk(self.z(noise, tensor)), tensor.scale).flatten(1)
             for tensor, trunk, head in zip(self.tensors, self.trunks, self.heads, strict=True)
         ]
 

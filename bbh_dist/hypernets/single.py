@@ -49,6 +49,7 @@ class SingleGenerator(WeightGenerator):
         self.trunk = Trunk(config.noise_dim, self.slices, config.hidden, generator)
         self.head = Head(config.hidden[-1], self.slice_size, generator)
         self.own_sizes = [len(part) for part in self.parts(shards.group.rank)]
+        self._scales: Tensor | None = None
 
     def forward(self, noise: Noise) -> list[Tensor]:
         """Weight samples, flat: for each tensor (S, own part of D_t)."""
@@ -56,10 +57,17 @@ class SingleGenerator(WeightGenerator):
         z = noise.normal("z", self.noise_dim * (1 if self.shared_noise else self.slices))
         if not self.shared_noise:
             z = z.unflatten(1, (self.slices, self.noise_dim))[:, own.start : own.stop]
-        flat = self.head(self.trunk(z, own)).flatten(1)[:, : sum(self.own_sizes)]
-        return [
-            part * tensor.scale for part, tensor in zip(flat.split(self.own_sizes, dim=1), self.tensors, strict=True)
-        ]
+        flat = self.head(self.trunk(z, own)).flatten(1)
+        if flat.shape[1] > sum(self.own_sizes):  # the last slice is cut
+            flat = flat[:, : sum(self.own_sizes)]
+        return list((flat * self._scales_like(flat)).split(self.own_sizes, dim=1))
+
+    def _scales_like(self, flat: Tensor) -> Tensor:
+        """The scale of each own weight, made once."""
+        if self._scales is None or (self._scales.dtype, self._scales.device) != (flat.dtype, flat.device):
+            parts = zip(self.own_sizes, self.tensors, strict=True)
+            self._scales = torch.cat([flat.new_full((size,), tensor.scale) for size, tensor in parts])
+        return self._scales
 
     def parts(self, shard: int) -> list[range]:
         """For each tensor the weights that lie in the shard's slices."""

@@ -92,14 +92,15 @@ class Head(nn.Module):
         self.bias = nn.Parameter(torch.zeros(len(self.rows)))
         self.factors: list[Factors] | None = None
 
-    def forward(self, features: Tensor) -> Tensor:
-        """Own outputs (..., O) of features (..., F)."""
+    def forward(self, features: Tensor, scale: float = 1.0) -> Tensor:
+        """Own outputs (..., O) of features (..., F), times `scale`, which is cheaper on features than on outputs."""
+        features, bias = features * scale, self.bias * scale
         if self.factors is None:
-            return F.linear(features, self.weight.to(features.dtype), self.bias)
+            return F.linear(features, self.weight.to(features.dtype), bias)
         factors = Factors(features)
         if torch.is_grad_enabled():
             self.factors.append(factors)
-        return _FactoredProduct.apply(features.detach(), self.bias, self.weight.detach(), factors)
+        return _FactoredProduct.apply(features.detach(), bias, self.weight.detach(), factors)
 
 
 class _FactoredProduct(torch.autograd.Function):

@@ -5,7 +5,7 @@ w = G(z) + sigma * eps,  eps ~ N(0, I)               semi_implicit: KL bounded, 
 """
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor, nn
@@ -28,7 +28,8 @@ class WeightSamples:
     """G(z)."""
     deviations: list[Tensor] | None
     """eps, where the posterior is semi-implicit."""
-    weights: list[Tensor]
+    whole: dict[SampleShare, list[Tensor]] = field(default_factory=dict)
+    """Weights that the network has been given: (own samples, D_t)."""
 
 
 class BayesByHypernet(Method):
@@ -56,21 +57,16 @@ class BayesByHypernet(Method):
     def draw(self, noise: Noise) -> WeightSamples:
         """Weight samples, one per sample of the noise."""
         means = self.generator(noise)
-        if self.log_stddevs is None:
-            return WeightSamples(noise, means, None, means)
-        eps = self._normal(noise, "eps")
-        stddevs = self.log_stddevs.exp()
-        weights = [
-            torch.addcmul(mean, deviation, stddev) for mean, deviation, stddev in zip(means, eps, stddevs, strict=True)
-        ]
-        return WeightSamples(noise, means, eps, weights)
+        return WeightSamples(noise, means, None if self.log_stddevs is None else self._normal(noise, "eps"))
 
     def forward(self, inputs: Tensor, drawn: WeightSamples, samples: SampleShare | None = None) -> Tensor:
         """Logits (S, B, C) of inputs (B, ...)."""
-        whole = self.shards.weights(drawn.weights, self.lengths, samples)
+        samples = samples or SampleShare(len(drawn.noise))
+        if samples not in drawn.whole:
+            drawn.whole[samples] = self.shards.weights(self._weights(drawn, samples.count), self.lengths, samples)
         weights = {
             tensor.name: flat.unflatten(1, tensor.shape)
-            for tensor, flat in zip(self.network.tensors, whole, strict=True)
+            for tensor, flat in zip(self.network.tensors, drawn.whole[samples], strict=True)
         }
         return self.network(sampled_layers(self.network.layers, weights), inputs[None])
 
@@ -79,7 +75,7 @@ class BayesByHypernet(Method):
         count, prior_stddev = min(self.config.kl_samples, len(drawn.noise)), self.config.prior_stddev
         if drawn.deviations is not None:
             return self._semi_implicit(drawn, drawn.deviations, count)
-        weights = [part[:count] for part in drawn.weights]
+        weights = _first(drawn.means, count)
         if self.config.divergence == "gaussian":
             return self.shards.sum(gaussian_moment_kl(weights, prior_stddev))
         noise = replace(drawn.noise, samples=drawn.noise.samples[:count])
@@ -87,6 +83,14 @@ class BayesByHypernet(Method):
         if self.config.divergence == "knn":
             return knn_kl(weights, prior, self.network.size, self.shards.sum)
         return self.shards.sum(knn_marginal_kl(weights, prior))
+
+    def _weights(self, drawn: WeightSamples, count: int) -> list[Tensor]:
+        """The first `count` weight samples, for each tensor (count, own part of D_t)."""
+        means = _first(drawn.means, count)
+        if drawn.deviations is None or self.log_stddevs is None:
+            return means
+        parts = zip(means, _first(drawn.deviations, count), self.log_stddevs.exp(), strict=True)
+        return [torch.addcmul(mean, deviation, stddev) for mean, deviation, stddev in parts]
 
     def _normal(self, noise: Noise, purpose: str) -> list[Tensor]:
         """Standard normal numbers for this shard's weights, for each tensor (S, own part of D_t)."""
@@ -99,10 +103,14 @@ class BayesByHypernet(Method):
         assert self.log_stddevs is not None
         inner = self.config.semi_implicit.inner_samples
         inner = count - 1 if inner is None else inner
-        means = [part[:count] for part in drawn.means]
+        means = _first(drawn.means, count)
         if inner >= count:
             others = drawn.noise.after(max(drawn.noise.samples) + 1, inner - count + 1)
             means = [torch.cat(pair) for pair in zip(means, self.generator(others), strict=True)]
-        deviations = [part[:count] for part in deviations]
-        prior_stddev, whole = self.config.prior_stddev, self.shards.sum
-        return semi_implicit_kl(means, deviations, self.log_stddevs, prior_stddev, inner, whole)
+        eps, prior_stddev = _first(deviations, count), self.config.prior_stddev
+        return semi_implicit_kl(means, eps, self.log_stddevs, prior_stddev, inner, self.shards.sum)
+
+
+def _first(parts: list[Tensor], count: int) -> list[Tensor]:
+    """The first samples of each part; not a slice of all of them, whose gradient would be copied."""
+    return parts if count == len(parts[0]) else [part[:count] for part in parts]

@@ -46,7 +46,7 @@ class Shards:
         """
         samples = samples or SampleShare(len(rows[0]))
         if self.group.size == self.replicas.size == 1:
-            return [tensor[samples.own.start : samples.own.stop] for tensor in rows]
+            return list(rows) if len(samples.own) == len(rows[0]) else [_rows(tensor, samples.own) for tensor in rows]
         joined = torch.cat([tensor[: samples.count] for tensor in rows], dim=1)
         totals = [sum(parts) for parts in lengths]
         whole: Tensor = _WholeSamples.apply(joined, self, totals, samples)

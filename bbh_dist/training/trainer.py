@@ -140,7 +140,7 @@ class Trainer:
         )
         sums = torch.zeros(3, dtype=torch.float64, device=self.device)
         for step, batch in enumerate(order.to(self.device).split(self.experiment.batch_size), start=1):
-            sums += self._step(step - 1, batch)
+            sums += self.step(step - 1, batch)
             if step % _STEPS_BETWEEN_CHECKS == 0 or step == self.steps_per_epoch:
                 self._check_finite(sums, step)
             if on_step is not None:
@@ -150,7 +150,7 @@ class Trainer:
         weighted_kl = float(sums[2]) / steps
         return {"train/loss": nll + weighted_kl / examples, "train/nll": nll, "train/kl": float(sums[1]) / steps}
 
-    def _step(self, step: int, batch: Tensor) -> Tensor:
+    def step(self, step: int, batch: Tensor) -> Tensor:
         """One step on this worker's share of a batch of indices: (sum of NLL, KL, weighted KL), nats."""
         experiment, train = self.experiment, self.task.train
         config, kl_weight = experiment.method, self._kl_weight(step)
@@ -218,4 +218,3 @@ class Trainer:
 
     def _noise(self, purpose: str, step: int, samples: int) -> Noise:
         return Noise(self.experiment.seed, purpose, step, range(samples), self.device, self.dtype)
-

@@ -187,15 +187,12 @@ def main(folder: Path) -> None:
     torch.set_num_threads(1)
     importlib.import_module("torch._dynamo")  # torch does at first use, which would be in every worker
     for size, parts in GROUPS:
-        children = []
         for rank in range(size):
-            child = os.fork()
-            if child == 0:
+            if os.fork() == 0:
                 work(parts, rank, size, folder)
                 os._exit(0)
-            children.append(child)
-        for child in children:
-            os.waitpid(child, 0)
+        for _ in range(size):
+            os.wait()
 
 
 if __name__ == "__main__":

@@ -1,113 +1,18 @@
-"""Checkpoints are whole or absent, and hold no pickle. Several workers: test_sharded_checkpoints.py."""
+"""What a lone process saves comes back, without pickle. Several workers: test_sharded_checkpoints.py."""
 
 import json
 import os
-import resource
-import signal
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
+from small_checkpoints import ALONE, SHARD, STATE, epoch_found, newest, save
 from torch import Tensor
 
-from bbh_dist.training import Workers
-from bbh_dist.training.checkpoints import (
-    Checkpoint,
-    CheckpointError,
-    export_checkpoint,
-    files,
-    newest_checkpoint,
-    save_checkpoint,
-)
-
-ALONE = Workers()
-STATE = {"epoch": 3, "seconds": 0.1 + 0.2, "history": [{"val/nll": 1e-300, "train/kl": 18425.825248579546}]}
-SHARD = "shard-00000.safetensors"
+from bbh_dist.training.checkpoints import CheckpointError, save_checkpoint
 
 
-def save(folder: Path, *epochs: int) -> Path:
-    for epoch in epochs:
-        tensors = {"w": torch.full((3,), float(epoch))}
-        path = save_checkpoint(folder, epoch, tensors, {**STATE, "epoch": epoch}, ALONE)
-    return path
-
-
-def newest(folder: Path) -> Checkpoint:
-    found = newest_checkpoint(folder, ALONE)
-    assert found is not None
-    return found
-
-
-def epoch_found(folder: Path) -> int:
-    found = newest(folder)
-    into = {"w": torch.empty(3)}
-    found.read(into)
-    assert into["w"].tolist() == [found.state["epoch"]] * 3
-    assert found.epoch == found.state["epoch"]
-    return found.epoch
-
-
-def flip(path: Path, at: int) -> None:
-    content = bytearray(path.read_bytes())
-    content[at] ^= 1
-    path.write_bytes(content)
-
-
-def change_a_digit(path: Path) -> None:
-    text = (path / "state.json").read_text()
-    (path / "state.json").write_text(text.replace("18425.8", "18426.8"))
-
-
-DAMAGES: dict[str, Callable[[Path], None]] = {
-    "a flipped byte of a tensor": lambda path: flip(path / SHARD, -2),
-    "a flipped byte of the header": lambda path: flip(path / SHARD, 10),
-    "a truncated shard": lambda path: (path / SHARD).write_bytes(b"12"),
-    "no shard": lambda path: (path / SHARD).unlink(),
-    "a foreign shard": lambda path: (path / "shard-00001.safetensors").write_bytes((path / SHARD).read_bytes()),
-    "truncated state": lambda path: (path / "state.json").write_text('{"sha256": "'),
-    "empty state": lambda path: (path / "state.json").write_text(""),
-    "another digit in the state": change_a_digit,
-    "a list for the state": lambda path: (path / "state.json").write_text("[1]"),
-    "a number for the state": lambda path: (path / "state.json").write_text("7"),
-    "state without a sum": lambda path: (path / "state.json").write_text('{"files": {}, "state": {}}'),
-    "a number for the files": lambda path: (path / "state.json").write_text('{"files": 1, "state": {}, "sha256": ""}'),
-    "state too deep to parse": lambda path: (path / "state.json").write_text("[" * 100_000),
-    "state that is not text": lambda path: (path / "state.json").write_bytes(b"\xff\xfe"),
-    "no state": lambda path: (path / "state.json").unlink(),
-}
-
-
-@pytest.mark.parametrize("damage", DAMAGES)
-def test_a_damaged_checkpoint_is_named_and_passed_over(
-    tmp_path: Path, damage: str, capsys: pytest.CaptureFixture[str]
-) -> None:
-    DAMAGES[damage](save(tmp_path, 1, 2))
-    assert epoch_found(tmp_path) == 1
-    lines = capsys.readouterr().err.splitlines()
-    assert len(lines) == 1
-    assert lines[0].startswith(f"{tmp_path / 'epoch-000002'}: damaged checkpoint passed over: ")
-
-
-def test_every_byte_of_the_state_counts(tmp_path: Path) -> None:
-    path = save(tmp_path, 1)
-    whole = (path / "state.json").read_bytes()
-    for at in range(0, len(whole), 3):
-        flip(path / "state.json", at)
-        found = newest_checkpoint(tmp_path, ALONE)
-        assert found is None or found.state == {**STATE, "epoch": 1}
-        (path / "state.json").write_bytes(whole)
-    assert epoch_found(tmp_path) == 1
-
-
-def test_none_is_left_where_all_are_damaged_or_none_was_written(tmp_path: Path) -> None:
-    assert newest_checkpoint(tmp_path / "absent", ALONE) is None
-    flip(save(tmp_path, 1) / SHARD, -1)
-    assert newest_checkpoint(tmp_path, ALONE) is None
-
-
-def test_what_was_saved_comes_back_bit_for_bit(tmp_path: Path) -> None:
+def test_what_was_saved_comes_back_bit_for_bit(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     shared = torch.arange(12.0)
     tensors = {
         "transposed": torch.randn(3, 4, dtype=torch.float64).mT,
@@ -133,6 +38,7 @@ def test_what_was_saved_comes_back_bit_for_bit(tmp_path: Path) -> None:
         assert into[name] is given[name]
         torch.testing.assert_close(into[name], tensor.detach(), rtol=0, atol=0, equal_nan=True, check_stride=False)
     assert bool(into["odd"][1].signbit())
+    assert capfd.readouterr() == ("", "")
 
 
 @pytest.mark.parametrize(
@@ -140,9 +46,7 @@ def test_what_was_saved_comes_back_bit_for_bit(tmp_path: Path) -> None:
 )
 def test_what_is_not_stored_like_this_is_refused(tmp_path: Path, into: dict[str, Tensor]) -> None:
     save(tmp_path, 1)
-    with pytest.raises(
-        CheckpointError, match=r"epoch-000001 cannot be read: worker 0: (v is absent|w is \(torch.Size)"
-    ):
+    with pytest.raises(CheckpointError, match=r"epoch-000001 cannot be read: (v is absent|w is \(torch.Size)"):
         newest(tmp_path).read(into)
 
 
@@ -154,17 +58,6 @@ def test_some_of_the_tensors_can_be_read_and_none_can_be_saved(tmp_path: Path) -
     save_checkpoint(tmp_path, 2, {}, STATE, ALONE)
     assert newest(tmp_path).shapes == {}
     newest(tmp_path).read({})
-
-
-def test_a_checkpoint_that_is_removed_before_it_is_read_is_one_error(
-    tmp_path: Path, capfd: pytest.CaptureFixture[str]
-) -> None:
-    path = save(tmp_path, 1)
-    found = newest(tmp_path)
-    (path / SHARD).unlink()
-    with pytest.raises(CheckpointError, match="cannot be read"):
-        found.read({"w": torch.zeros(3)})
-    assert capfd.readouterr() == ("", "")
 
 
 def test_the_newest_two_are_kept_in_the_order_of_numbers(tmp_path: Path) -> None:
@@ -179,77 +72,9 @@ def test_saving_an_epoch_again_replaces_it(tmp_path: Path) -> None:
     assert newest(tmp_path).state["again"]
 
 
-def test_orphans_of_a_killed_save_are_ignored_and_swept(tmp_path: Path) -> None:
-    save(tmp_path, 1)
-    orphan = tmp_path / ".epoch-000002"
-    orphan.mkdir()
-    (orphan / SHARD).write_bytes(b"half")
-    (tmp_path / "epoch-last").mkdir()
-    assert epoch_found(tmp_path) == 1
-    save(tmp_path, 2)
-    assert not orphan.exists()
-    assert epoch_found(tmp_path) == 2
-
-
-def refuse(*arguments: Any, **named: Any) -> None:
-    raise OSError(28, "No space left on device")
-
-
-FAILING = ["os.fsync", "pathlib.Path.rename", "pathlib.Path.write_text", "bbh_dist.training.checkpoints.files.begin"]
-
-
-@pytest.mark.parametrize("fails", FAILING)
-def test_a_save_that_fails_leaves_the_last_checkpoint(
-    tmp_path: Path, fails: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    save(tmp_path, 1)
-    with monkeypatch.context() as patch:
-        patch.setattr(fails, refuse)
-        with pytest.raises(CheckpointError, match=r"epoch-000002 cannot be written: worker 0: OSError.*No space"):
-            save(tmp_path, 2)
-    assert [path.name for path in tmp_path.iterdir()] == ["epoch-000001"]
-    assert epoch_found(tmp_path) == 1
-    save(tmp_path, 3)
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["epoch-000001", "epoch-000003"]
-
-
-def test_a_file_that_does_not_fit_leaves_the_last_checkpoint(tmp_path: Path) -> None:
-    """The system's own refusal in the middle of a shard, here at a limit on the size of files."""
-    save(tmp_path, 1)
-    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (2000, limits[1]))
-    try:
-        with pytest.raises(CheckpointError, match="File too large"):
-            save_checkpoint(tmp_path, 2, {"w": torch.ones(10_000)}, STATE, ALONE)
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
-        signal.signal(signal.SIGXFSZ, handler)
-    assert [path.name for path in tmp_path.iterdir()] == ["epoch-000001"]
-
-
-def test_an_interrupted_save_stays_interrupted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def interrupt(path: Path) -> None:
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(files, "sealed", interrupt)
-    with pytest.raises(KeyboardInterrupt):
-        save(tmp_path, 1)
-    assert list(tmp_path.iterdir()) == []
-
-
 def test_only_safetensors_and_json_are_written(tmp_path: Path) -> None:
     path = save(tmp_path, 1)
     assert sorted(os.listdir(path)) == [SHARD, "state.json"]
     assert json.loads((path / "state.json").read_text()).keys() == {"sha256", "files", "state"}
     header = (path / SHARD).read_bytes()
     assert json.loads(header[8 : 8 + int.from_bytes(header[:8], "little")])["w"]["dtype"] == "F32"
-
-
-def test_an_export_that_fails_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    save(tmp_path / "checkpoints", 1)
-    found = newest(tmp_path / "checkpoints")
-    monkeypatch.setattr("pathlib.Path.rename", refuse)
-    with pytest.raises(CheckpointError, match="No space"):
-        export_checkpoint(found, tmp_path / "out.safetensors")
-    assert os.listdir(tmp_path) == ["checkpoints"]

@@ -76,8 +76,8 @@ def test_the_reported_loss_is_the_objective() -> None:
 def test_every_epoch_sees_every_example_once_in_another_order(monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[int] = []
     trainer = Trainer(experiment(), small_task())
-    step = trainer._step
-    monkeypatch.setattr(trainer, "_step", lambda number, batch: seen.extend(batch.tolist()) or step(number, batch))
+    step = trainer.step
+    monkeypatch.setattr(trainer, "step", lambda number, batch: seen.extend(batch.tolist()) or step(number, batch))
     trainer.run_epoch()
     trainer.run_epoch()
     assert sorted(seen[:56]) == sorted(seen[56:]) == list(range(56))

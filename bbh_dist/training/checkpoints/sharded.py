@@ -21,6 +21,7 @@ from torch.distributed.checkpoint.planner import LoadPlan, LoadPlanner, SavePlan
 from torch.distributed.checkpoint.storage import WriteResult
 from torch.futures import Future
 
+from bbh_dist.sharding import Workers
 from bbh_dist.training.checkpoints import files
 from bbh_dist.training.checkpoints.files import CheckpointError, described
 
@@ -115,18 +116,20 @@ def save_plain() -> DefaultSavePlanner:
 
 
 @contextlib.contextmanager
-def collective(failed: str, rank: int) -> Iterator[None]:
+def collective(failed: str, workers: Workers) -> Iterator[None]:
     """Turn the failure of any worker into a `CheckpointError` of every worker; keep torch's warnings to ourselves."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
             yield
         except CheckpointException as error:
-            causes = {number: cause for number, (cause, _) in sorted(error.failures.items())}
-            if not isinstance(causes.get(rank, error), Exception) and rank in causes:
-                raise causes[rank] from None  # Ctrl-C stays what it is
-            number, cause = next(iter(causes.items()))
-            raise CheckpointError(f"{failed}: worker {number}: {described(cause)}") from cause
+            causes = {rank: cause for rank, (cause, _) in sorted(error.failures.items())}
+            own = causes.get(workers.rank)
+            if own is not None and not isinstance(own, Exception):
+                raise own from None  # Ctrl-C stays what it is
+            rank, cause = next(iter(causes.items()))
+            who = f"worker {rank}: " if workers.size > 1 else ""
+            raise CheckpointError(f"{failed}: {who}{described(cause)}") from cause
 
 
 @contextlib.contextmanager

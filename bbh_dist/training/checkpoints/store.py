@@ -13,9 +13,9 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from bbh_dist.sharding import Workers
 from bbh_dist.training.checkpoints import files
 from bbh_dist.training.checkpoints.files import CheckpointError, described
-from bbh_dist.training.workers import Workers
 
 # The modules that need safetensors are imported in functions: the core needs torch, numpy, pydantic and YAML only.
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ class Checkpoint:
 
         from bbh_dist.training.checkpoints.sharded import LoadInto, collective
 
-        with collective(f"{self.path} cannot be read", self.workers.rank):
+        with collective(f"{self.path} cannot be read", self.workers):
             load(dict(into), storage_reader=self._reader, planner=LoadInto(), no_dist=self.workers.size == 1)
 
 
@@ -74,7 +74,7 @@ def save_checkpoint(
     final = files.folder_of(folder, epoch)
     writer = Writer(final, state, workers.rank)
     try:
-        with collective(f"{final} cannot be written", workers.rank):
+        with collective(f"{final} cannot be written", workers):
             save(dict(tensors), storage_writer=writer, planner=save_plain(), no_dist=workers.size == 1)
     except BaseException:
         if workers.is_first:
@@ -160,5 +160,5 @@ def _of_first(workers: Workers, function: Callable[[], T]) -> T:
     """What a function gives on the first worker."""
     box = [_on_all(workers, function)]
     if workers.size > 1:
-        dist.broadcast_object_list(box)
+        dist.broadcast_object_list(box, src=0)
     return box[0]

@@ -1,0 +1,79 @@
+"""Measure speed: `python -m bbh_dist.speed step|shard|predict|search`."""
+
+import argparse
+import importlib
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NoReturn
+
+from bbh_dist.command_line import INTERRUPTED, keep_to, run
+from bbh_dist.config import ConfigError, Mistake
+from bbh_dist.speed import options
+
+_COMMANDS = {
+    "step": "time and memory of a training step: BbH's generators beside MAP, and what the machine allows at best",
+    "shard": "several workers: sharded weight sampling beside DistributedDataParallel, time and bytes on the wire",
+    "predict": "predictions with sampled weights beside the bare network's forward pass",
+    "search": "what a study adds to its training runs",
+}
+_EXAMPLES = {
+    "step": "python -m bbh_dist.speed step --threads 2 --json step.json",
+    "shard": "python -m bbh_dist.speed shard --workers 1,2 --json shard.json",
+    "predict": "python -m bbh_dist.speed predict --examples 1000 --json predict.json",
+    "search": "python -m bbh_dist.speed search --trials 12 --json search.json",
+}
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise ConfigError(Mistake("command line", f"{message}; see {self.prog} --help"))
+
+
+def parser() -> argparse.ArgumentParser:
+    """A parser with a subcommand for each measurement."""
+    looks = {"formatter_class": argparse.RawDescriptionHelpFormatter, "allow_abbrev": False}
+    listed = "\n".join(f"  {name:<9}{what}" for name, what in _COMMANDS.items())
+    result = _Parser(
+        prog="python -m bbh_dist.speed",
+        description=f"Measure this machine's speed; nothing but the package is needed.\n\n{listed}",
+        epilog=f"example:\n  {_EXAMPLES['step']}",
+        **looks,
+    )
+    commands = result.add_subparsers(dest="command", required=True, metavar="|".join(_COMMANDS))
+    for name, what in _COMMANDS.items():
+        one = commands.add_parser(
+            name, help=what, description=f"Measure {what}.", epilog=f"example:\n  {_EXAMPLES[name]}", **looks
+        )
+        options.add(one, name)
+    return result
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Parse, check, measure, and show: the table on the screen, the figure, the JSON."""
+    given = parser().parse_args(arguments)
+    options.check(given)
+    keep_to(None)
+    figure = Path(given.figure or f"runs/speed/speed-{given.command}.png")
+    from bbh_dist.preflight import check_writable  # imported here: --help and mistakes need no torch
+    from bbh_dist.speed import report
+
+    check_writable(given.json, "--json")
+    if given.figure:
+        check_writable(given.figure, "--figure")
+    measurement = importlib.import_module(f"bbh_dist.speed.{given.command}")
+    try:
+        result = measurement.measure(given)
+    except KeyboardInterrupt:
+        print("interrupted: nothing is kept", file=sys.stderr)
+        sys.exit(INTERRUPTED)
+    if given.json:
+        Path(given.json).write_text(json.dumps(result, indent=2), encoding="utf-8")
+    report.show(result, measurement.COLUMNS, measurement.GROUP)
+    measurement.draw(result["rows"], figure)
+    print(f"figure: {figure}")
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,80 @@
+"""What is measured: experiments on random images of MNIST's shape."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from bbh_dist.config import ConfigError, Experiment, Mistake
+from bbh_dist.networks import build_network
+from bbh_dist.noise import keyed_generator
+from bbh_dist.speed.options import numbers
+from bbh_dist.tasks import Split, Task
+from bbh_dist.training import Trainer
+
+SHAPE, CLASSES = (1, 28, 28), 10
+_TRAINING_EXAMPLES = 6_000
+"""More than a cache holds; a step sees `batch_size` of them."""
+
+LAYERWISE_ADAM, LAYERWISE_PLAIN = "bbh-layerwise-adam", "bbh-layerwise-plain"
+
+
+def images(count: int) -> Tensor:
+    """Random images (N, 1, 28, 28)."""
+    return torch.rand(count, *SHAPE, generator=keyed_generator("images"))
+
+
+def task() -> Task:
+    """A task of random images."""
+
+    def split(count: int) -> Split:
+        return Split(images(count), torch.arange(count) % CLASSES)
+
+    return Task("random images", CLASSES, split(_TRAINING_EXAMPLES), split(100), split(100))
+
+
+def batch(trainer: Trainer, number: int) -> Tensor:
+    """Indices of a step's global batch."""
+    size, examples = trainer.experiment.batch_size, len(trainer.task.train)
+    return torch.arange(number * size, (number + 1) * size) % examples
+
+
+def experiment(
+    name: str, *, network: str = "lenet", hidden: str = "64,256,512", batch_size: int = 100, **method: Any
+) -> Experiment:
+    """The experiment of a row's name; `method` has settings of BbH, which MAP ignores.
+
+    Every method has its own default optimiser: the paper's BbH used RMSProp, here the layer-wise one does.
+
+    Raises:
+        ConfigError: the network is unknown or does not take such images.
+    """
+    kind = name.removeprefix("bbh-").partition("-")[0]
+    optimizer: dict[str, Any] = {"name": "adam"}
+    if kind == "layerwise":
+        optimizer = {"name": "adam" if name == LAYERWISE_ADAM else "rmsprop", "lr": 1e-4}
+        optimizer["factored"] = name != LAYERWISE_PLAIN
+    bbh = {"name": "bbh", "generator": {"kind": kind, "hidden": sizes(hidden)}, **method}
+    settings = {
+        "task": "mnist",
+        "network": network,
+        "method": {"name": "map"} if name == "map" else bbh,
+        "optimizer": optimizer,
+        "batch_size": batch_size,
+    }
+    try:
+        build_network(network, SHAPE, CLASSES)
+        return Experiment.model_validate(settings)
+    except ValueError as error:
+        raise ConfigError(Mistake("command line", " ".join(str(error).split())[:300])) from error
+
+
+def sizes(hidden: str) -> list[int]:
+    """Units of hidden layers from a list with commas.
+
+    Raises:
+        ConfigError: it is none.
+    """
+    if not all(part.isascii() and part.isdigit() and int(part[:7]) for part in hidden.split(",")):
+        raise ConfigError(Mistake("--hidden", "must be numbers with commas between", got=hidden))
+    return numbers(hidden)

@@ -1,0 +1,125 @@
+"""Time and memory of a training step: BbH's generators beside MAP on the same network and batch."""
+
+import argparse
+import gc
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from bbh_dist.factored import backend
+from bbh_dist.provenance import cores
+from bbh_dist.speed import experiments, figure, options
+from bbh_dist.speed.bounds import bound
+from bbh_dist.speed.machine import machine
+from bbh_dist.speed.processes import Processes
+from bbh_dist.speed.progress import Progress
+from bbh_dist.speed.report import TIMES, column, number, size
+from bbh_dist.speed.timing import Turns, alternate, milliseconds, ratio, summary
+from bbh_dist.speed.worker import Sharded
+from bbh_dist.training import Trainer
+
+COLUMNS = [
+    ("contestant", lambda row: row["name"]),
+    ("samples", lambda row: str(row["likelihood_samples"])),
+    *TIMES,
+    column("x MAP", "ratio", number),
+    column("bound ms", "bound", number),
+    column("x bound", "bound_ratio", number),
+    column("memory", "peak_memory", size),
+]
+GROUP = "likelihood_samples"
+_NAMES = ("map", "bbh-single", "bbh-sliced", "bbh-layerwise", experiments.LAYERWISE_ADAM)
+_TURN = 3
+_STEPS_FOR_MEMORY = 3
+
+
+def measure(given: argparse.Namespace) -> dict[str, Any]:
+    """The measurement as JSON has it, with a title and notes."""
+    threads = given.threads or cores()
+    torch.set_num_threads(threads)
+    facts = machine(threads)
+    rows: list[dict[str, Any]] = []
+    with Progress() as told:
+        for likelihood_samples in given.likelihood_samples:
+            rows += _rows(given, likelihood_samples, threads, told)
+    title = f"one training step, {given.network}, batch {given.batch_size}, {given.kl_samples} KL samples"
+    notes = [
+        "time: wall clock of Trainer.step, that is noise, weights, forward, divergence, backward, update; without "
+        f"loading data; {_TURN} steps a turn, contestants in turns; x MAP is the median of the ratios within rounds",
+        f"memory: most that a process of its own has held after {_STEPS_FOR_MEMORY} steps, of which the interpreter, "
+        f"torch and the data are {size(rows[0]['memory_before'])}; samples: those in the likelihood",
+        f"layer-wise: RMSProp, as in the paper, the others Adam; updated by {backend()}",
+    ]
+    return {
+        "command": "step",
+        "machine": facts,
+        "settings": options.settings(given),
+        "rows": rows,
+        "title": title,
+        "notes": notes,
+    }
+
+
+def draw(rows: list[dict[str, Any]], path: Path) -> None:
+    """Write the figure: a step's time, the machine's bound, and how many times MAP's it is."""
+    groups = {row[GROUP]: f"{row[GROUP]} likelihood sample{'s' * (row[GROUP] > 1)}" for row in rows}
+
+    def times(axes: Any) -> None:
+        def text(row: Any) -> str:
+            return f"{number(row['median'])} ms, {number(row['ratio'])} x MAP, {size(row['peak_memory'])}"
+
+        label = "median time of a training step, line: least to most [ms]"
+        figure.bars(axes, rows, "median", label, text, group=GROUP, groups=groups, log=True)
+        figure.marks(axes, rows, "bound", "lower bound of this machine", group=GROUP, groups=groups)
+
+    figure.draw(path, [times], height=0.9 + 0.35 * len(rows))
+
+
+def _rows(given: argparse.Namespace, likelihood_samples: int, threads: int, told: Progress) -> list[dict[str, Any]]:
+    names = [*_NAMES, *([experiments.LAYERWISE_PLAIN] if given.plain else [])]
+    chosen = {
+        name: experiments.experiment(
+            name,
+            network=given.network,
+            hidden=given.hidden,
+            batch_size=given.batch_size,
+            kl_samples=given.kl_samples,
+            likelihood_samples=likelihood_samples,
+            divergence=given.divergence,
+        )
+        for name in names
+    }
+    runs = {}
+    for name, experiment in chosen.items():
+        told(f"{likelihood_samples} likelihood samples, building {name}")
+        runs[name] = Sharded(Trainer(experiment, experiments.task()))
+    contestants = {name: lambda run=run: milliseconds(run.step) for name, run in runs.items()}
+    times: dict[str, Turns] = alternate(contestants, -(-given.repeats // _TURN), _TURN, warm_up=3, told=told)
+    runs.clear()
+    contestants.clear()
+    gc.collect()  # gigabytes, which the processes below need
+    told(f"{likelihood_samples} likelihood samples, memory of each in a process of its own")
+    with ThreadPoolExecutor(2) as pool:
+        memory = dict(zip(chosen, pool.map(_memory, chosen.values()), strict=True))
+    return [
+        {
+            "name": name,
+            "likelihood_samples": likelihood_samples,
+            "optimizer": experiment.optimizer.name,
+            **summary(times[name]),
+            "ratio": ratio(times[name], times["map"]),
+            **bound(experiment, summary(times[name])["median"], threads),
+            **memory[name],
+        }
+        for name, experiment in chosen.items()
+    ]
+
+
+def _memory(experiment: Any) -> dict[str, int]:
+    with Processes("sharded", experiment) as process:
+        before = process.ready()
+        for _ in range(_STEPS_FOR_MEMORY):
+            process.step()
+        return {"peak_memory": process.peak_memory(), "memory_before": before}

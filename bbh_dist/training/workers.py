@@ -1,1 +1,0 @@
-from bbh_dist.sharding.workers import Workers as Workers
