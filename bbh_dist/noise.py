@@ -78,7 +78,8 @@ class Noise:
     def _fill_block(self, row: Tensor, name: str, sample: int, block: int, size: int, part: range) -> None:
         """Write the numbers of a block that lie in the part to their places in a row."""
         key = (self.seed, self.purpose, self.step, sample, name, *([block] if block else []))
-        generator = keyed_generator(*key, device=self.device)
+        # On the meta device, which has no generators, a tensor is its shape.
+        generator = None if self.device.type == "meta" else keyed_generator(*key, device=self.device)
         first, last = block * _BLOCK, min(size, (block + 1) * _BLOCK)
         start, stop = max(first, part.start), min(last, part.stop)
         target = row[start - part.start : stop - part.start]

@@ -9,7 +9,7 @@ Legend: S weight samples, D outputs, F features.
 import torch
 from torch import Tensor
 
-from bbh_dist.factored import reference
+from bbh_dist.factored import compiled, reference
 from bbh_dist.factored.rules import SGD, Adam, RMSProp, Rule
 
 __all__ = [
@@ -35,7 +35,8 @@ def product(features_SF: Tensor, weight_DF: Tensor, bias_D: Tensor) -> Tensor:
     """
     _check(weight_DF, features_SF=features_SF, bias_D=bias_D)
     dtype = _compute_dtype(weight_DF)
-    return reference.product(features_SF.to(dtype), weight_DF, bias_D.to(dtype))
+    way = compiled if compiled.suits(weight_DF) else reference
+    return way.product(features_SF.to(dtype), weight_DF, bias_D.to(dtype))
 
 
 @torch.no_grad()
@@ -75,7 +76,8 @@ def sweep(
     _check_state(weight_DF, state, rule)
     dtype = _compute_dtype(weight_DF)
     gradients, features = gradients_SD.to(dtype), features_SF.to(dtype)
-    return reference.sweep(weight_DF, state, gradients, features, rule, scale, first_row, salt, feature_gradient)
+    way = compiled if compiled.suits(weight_DF, *state.values()) else reference
+    return way.sweep(weight_DF, state, gradients, features, rule, scale, first_row, salt, feature_gradient)
 
 
 @torch.no_grad()
@@ -106,6 +108,8 @@ def new_state(weight_DF: Tensor, rule: Rule, second_moment_dtype: torch.dtype | 
 
 def backend(device: str | torch.device = "cpu") -> str:
     """What does the work on a device, for reports: "compiled C", "torch.compile" or "torch reference"."""
+    if torch.device(device).type == "cpu" and compiled.suits(torch.empty(0, 0)):
+        return "compiled C"
     return "torch reference"
 
 

@@ -36,11 +36,13 @@ typedef double vec_f64 __attribute__((vector_size(BYTES)));
 typedef uint32_t bits_f32 __attribute__((vector_size(BYTES)));
 typedef uint64_t bits_f64 __attribute__((vector_size(BYTES)));
 typedef uint16_t half __attribute__((vector_size(BYTES / 2)));
-typedef float real_f32;
-typedef double real_f64;
 typedef float f32;
 typedef double f64;
 typedef uint16_t bf16;
+/* What to compute in. */
+#define real_f32 f32
+#define real_bf16 f32
+#define real_f64 f64
 
 struct layer { /* the same fields as compiled.py's Layer */
     void *weight, *first, *second;       /* (D, F), rows of F; moments where the rule has them */
@@ -66,7 +68,7 @@ INLINE vec_f32 load_bf16(const bf16 *p, size_t n) {
 }
 INLINE void store_f32(float *p, vec_f32 x, size_t n, bits_f32 noise) { (void)noise; memcpy(p, &x, n * sizeof *p); }
 INLINE void store_f64(double *p, vec_f64 x, size_t n, bits_f64 noise) { (void)noise; memcpy(p, &x, n * sizeof *p); }
-/* Stochastic rounding by 16 bits of noise; a NaN keeps its upper bits, made quiet so that it doesn't become infinity. */
+/* Stochastic rounding by 16 bits of noise. A NaN keeps its upper bits, made quiet lest it become infinity. */
 INLINE void store_bf16(bf16 *p, vec_f32 x, size_t n, bits_f32 noise) {
     bits_f32 bits = (bits_f32)x, nan = (bits_f32)(x != x);
     half y = __builtin_convertvector(((bits + (noise & ~nan)) | (nan & 0x400000)) >> 16, half);
@@ -86,28 +88,26 @@ INLINE bits_f64 hash_f64(uint32_t row_key, size_t column) { (void)row_key, (void
 
 #define WEIGHT f32
 #define SECOND f32
-#define REAL f32
 #include "kernel.c"
 #define WEIGHT f32
 #define SECOND bf16
-#define REAL f32
+#define AGAIN /* what has no second moment is there already */
 #include "kernel.c"
 #define WEIGHT bf16
 #define SECOND f32
-#define REAL f32
 #include "kernel.c"
 #define WEIGHT bf16
 #define SECOND bf16
-#define REAL f32
+#define AGAIN
 #include "kernel.c"
 #define WEIGHT f64
 #define SECOND f64
-#define REAL f64
 #include "kernel.c"
 
 #else /* once for every pair of types ------------------------------------------------------------------------------ */
 
 #define NAME(x) CAT(x, CAT(WEIGHT, SECOND))
+#define REAL CAT(real, WEIGHT)
 #define VEC CAT(vec, REAL)
 #define BITS CAT(bits, REAL)
 #define LANES (BYTES / sizeof(REAL))
@@ -144,7 +144,7 @@ INLINE VEC NAME(step)(const struct layer *l, int rule, size_t at, size_t n, VEC 
     return w - m / (root + (REAL)c[k + 2]) * (REAL)c[0];
 }
 
-/* A tile: `rows` rows from r, `wide` vectors of n numbers from column f; a holds their gradients, ROWS for each sample. */
+/* A tile: `rows` rows from r, `wide` vectors of n numbers from column f; a has their gradients, ROWS a sample. */
 INLINE void NAME(tile)(const struct layer *l, int rule, const REAL *a, const uint32_t *keys, REAL *sums, size_t r,
                        size_t rows, size_t f, size_t wide, size_t n) {
     size_t at = r * l->columns + f;
@@ -187,12 +187,12 @@ INLINE void NAME(block)(const struct layer *l, int rule, REAL *sums, size_t r, s
         MIX(keys[k]);
     }
     size_t f = 0, F = l->columns;
-    for (; f + WIDE * LANES <= F; f += WIDE * LANES) NAME(tile)(l, rule, a, keys, sums, r, rows, f, WIDE, LANES);
-    for (; f + LANES <= F; f += LANES) NAME(tile)(l, rule, a, keys, sums, r, rows, f, 1, LANES);
-    if (f < F) NAME(tile)(l, rule, a, keys, sums, r, rows, f, 1, F - f);
+    if (rows == ROWS)
+        for (; f + WIDE * LANES <= F; f += WIDE * LANES) NAME(tile)(l, rule, a, keys, sums, r, rows, f, WIDE, LANES);
+    for (; f < F; f += LANES) NAME(tile)(l, rule, a, keys, sums, r, rows, f, 1, F - f < LANES ? F - f : LANES);
 }
 
-/* A copy of the layer, since stores through memcpy might change the original: its fields would be read for each tile. */
+/* A copy of the layer, as stores by memcpy might change the original: its fields would be read for each tile. */
 #define SWEEP(name, rule)                                                                                  \
     void NAME(name)(const struct layer *given, REAL *sums, size_t begin, size_t end) {                     \
         const struct layer copy = *given, *l = &copy;                                                      \
@@ -201,10 +201,11 @@ INLINE void NAME(block)(const struct layer *l, int rule, REAL *sums, size_t r, s
         else for (; r + ROWS <= end; r += ROWS) NAME(block)(l, rule, NULL, r, ROWS);                       \
         for (; r < end; r++) NAME(block)(l, rule, sums, r, 1);                                             \
     }
-SWEEP(read, READ) /* feature gradient alone */
 SWEEP(rmsprop, RMSPROP)
 SWEEP(adam, ADAM)
+#ifndef AGAIN
 SWEEP(sgd, SGD)
+SWEEP(read, READ) /* the gradient for the features alone */
 
 /* Outputs of `rows` rows from r for `samples` samples from s. */
 INLINE void NAME(dots)(const struct layer *l, size_t r, size_t rows, size_t s, size_t samples) {
@@ -247,7 +248,8 @@ void NAME(forward)(const struct layer *l, REAL *unused, size_t begin, size_t end
     for (; r < end; r++) NAME(outputs)(l, r, 1);
 }
 
+#endif
 #undef WEIGHT
 #undef SECOND
-#undef REAL
+#undef AGAIN
 #endif

@@ -26,7 +26,7 @@ class Group:
         """The sum over workers, the same on each; in place."""
         if self.size > 1:
             self.traffic[kind] += ring_bytes(tensor.nbytes, self.size)
-            dist.all_reduce(tensor, group=self.process_group)
+            self._add_up(tensor)
         return tensor
 
     def sum_together(self, tensors: Sequence[Tensor], kind: str) -> None:
@@ -47,7 +47,7 @@ class Group:
         sizes = [tensor.numel() for tensor in outgoing]
         sent = torch.cat([tensor.flatten() for tensor in outgoing])
         received = sent.new_empty(sum(incoming))
-        dist.all_to_all_single(received, sent, list(incoming), sizes, group=self.process_group)
+        self._swap(received, sent, list(incoming), sizes)
         self.traffic[kind] += (sum(sizes) - sizes[self.rank]) * sent.element_size()
         return list(received.split(list(incoming)))
 
@@ -55,6 +55,12 @@ class Group:
         """Return when all workers have called this."""
         if self.size > 1:
             dist.barrier(group=self.process_group)
+
+    def _add_up(self, tensor: Tensor) -> None:
+        dist.all_reduce(tensor, group=self.process_group)
+
+    def _swap(self, received: Tensor, sent: Tensor, incoming: list[int], outgoing: list[int]) -> None:
+        dist.all_to_all_single(received, sent, incoming, outgoing, group=self.process_group)
 
 
 def ring_bytes(size: int, workers: int) -> int:

@@ -5,7 +5,7 @@ backward pass stops at them; the sweep that updates a head also gives the gradie
 over shards, and a second backward pass takes it to the trunks. Everything else goes by torch's optimisers.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import torch
@@ -15,23 +15,21 @@ from bbh_dist.config import Optimizer
 from bbh_dist.factored import feature_gradient, new_state, squared_norm, sweep
 from bbh_dist.hypernets import Head, LayerwiseGenerator
 from bbh_dist.methods import Method
-from bbh_dist.sharding import Workers
+from bbh_dist.sharding import Shards, Workers
 from bbh_dist.training.optimizers import build_optimizer, factored_rule
 
 
-class Update:
-    """The optimiser of a method's parameters, and its state."""
+class Gradients:
+    """The gradients of a method's parameters over all workers, those of layer-wise heads as factors.
 
-    def __init__(self, config: Optimizer, method: Method, workers: Workers) -> None:
-        self.config, self.method, self.shards = config, method, workers.shards
+    `heads` are updated from factors, `dense` are the other parameters, by name.
+    """
+
+    def __init__(self, config: Optimizer, method: Method, shards: Shards) -> None:
+        self.config, self.method, self.shards = config, method, shards
         self.heads = _layerwise_heads(method) if config.factored else {}
         swept = {id(head.weight) for head in self.heads.values()}
         self.dense = {name: tensor for name, tensor in method.named_parameters() if id(tensor) not in swept}
-        self.optimizer = build_optimizer(config, self.dense.values())
-        rule = factored_rule(config, config.lr, 1)
-        dtype = torch.bfloat16 if config.second_moment == "bfloat16" else None
-        self.states = {name: new_state(head.weight, rule, dtype) for name, head in self.heads.items()}
-        self.steps = 0
 
     @contextmanager
     def collecting(self) -> Iterator[None]:
@@ -44,24 +42,61 @@ class Update:
             for head in self.heads.values():
                 head.factors = None
 
+    def differentiate(self, loss: Tensor, of_features: Callable[[str, "Call"], Tensor | None]) -> dict[str, "Call"]:
+        """What the heads' calls left, once `grad` of `dense` is whole; to be called while collecting.
+
+        `of_features` gives the gradient for the features of a head's calls.
+        """
+        loss.backward()
+        used = {name: Call(head) for name, head in self.heads.items() if Call.is_used(head)}
+        self._backward_to_trunks(used, [of_features(name, call) for name, call in used.items()])
+        self._sum_partial_gradients()
+        return used
+
+    def squared_norm(self, used: dict[str, "Call"]) -> Tensor:
+        """Of the whole gradient, the same on every worker."""
+        biases = {id(head.bias) for head in self.heads.values()}
+        of_shards = [squared_norm(call.gradients, call.features.detach()) for call in used.values()]
+        complete = []
+        for tensor in self.dense.values():
+            if tensor.grad is not None:
+                (of_shards if id(tensor) in biases else complete).append(tensor.grad.double().square().sum())
+        total = sum(complete, torch.zeros((), dtype=torch.float64, device=next(iter(self.dense.values())).device))
+        return total + self.shards.group.sum(sum(of_shards, torch.zeros_like(total)), "norm")
+
+    def _backward_to_trunks(self, used: dict[str, "Call"], gradients: list[Tensor | None]) -> None:
+        if used:
+            whole = [gradient for gradient in gradients if gradient is not None]
+            self.shards.group.sum_together(whole, "feature_gradients")
+            torch.autograd.backward([call.features for call in used.values()], whole)
+
+    def _sum_partial_gradients(self) -> None:
+        gradients = [parameter.grad for parameter in self.method.partial_parameters() if parameter.grad is not None]
+        self.shards.group.sum_together(gradients, "gradients")
+
+
+class Update(Gradients):
+    """The optimiser of a method's parameters, and its state."""
+
+    def __init__(self, config: Optimizer, method: Method, workers: Workers) -> None:
+        super().__init__(config, method, workers.shards)
+        self.optimizer = build_optimizer(config, self.dense.values())
+        rule = factored_rule(config, config.lr, 1)
+        dtype = torch.bfloat16 if config.second_moment == "bfloat16" else None
+        self.states = {name: new_state(head.weight, rule, dtype) for name, head in self.heads.items()}
+        self.steps = 0
+
     def step(self, loss: Tensor, lr: float) -> None:
         """Differentiate this worker's part of a loss and step; to be called while collecting."""
         self.steps += 1
         self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        clip = self.config.gradient_clip
-        used = {name: _Call(head) for name, head in self.heads.items() if _Call.is_used(head)}
-        if clip is None:
-            self._backward_to_trunks(used, [self._sweep(name, call, lr) for name, call in used.items()])
+        if self.config.gradient_clip is None:
+            self.differentiate(loss, lambda name, call: self._sweep(name, call, lr))
         else:
-            gradients = [feature_gradient(call.gradients, self.heads[name].weight) for name, call in used.items()]
-            self._backward_to_trunks(used, gradients)
-        self._sum_partial_gradients()
-        if clip is not None:
-            scale = min(1.0, clip / (float(self._squared_norm(used)) ** 0.5 + 1e-6))
-            for name, call in used.items():
-                self._sweep(name, call, lr, scale=scale, differentiate=False)
-            torch._foreach_mul_([tensor.grad for tensor in self.dense.values() if tensor.grad is not None], scale)
+            used = self.differentiate(
+                loss, lambda name, call: feature_gradient(call.gradients, self.heads[name].weight)
+            )
+            self._clip_and_sweep(used, lr, self.config.gradient_clip)
         for group in self.optimizer.param_groups:
             group["lr"] = lr
         self.optimizer.step()
@@ -88,8 +123,14 @@ class Update:
             else:
                 self.optimizer.state[self.dense[parameter]][entry] = value
 
+    def _clip_and_sweep(self, used: dict[str, "Call"], lr: float, clip: float) -> None:
+        scale = min(1.0, clip / (float(self.squared_norm(used)) ** 0.5 + 1e-6))
+        for name, call in used.items():
+            self._sweep(name, call, lr, scale=scale, differentiate=False)
+        torch._foreach_mul_([tensor.grad for tensor in self.dense.values() if tensor.grad is not None], scale)
+
     def _sweep(
-        self, name: str, call: "_Call", lr: float, *, scale: float = 1.0, differentiate: bool = True
+        self, name: str, call: "Call", lr: float, *, scale: float = 1.0, differentiate: bool = True
     ) -> Tensor | None:
         head = self.heads[name]
         return sweep(
@@ -104,29 +145,8 @@ class Update:
             feature_gradient=differentiate,
         )
 
-    def _backward_to_trunks(self, used: dict[str, "_Call"], gradients: list[Tensor | None]) -> None:
-        if used:
-            whole = [gradient for gradient in gradients if gradient is not None]
-            self.shards.group.sum_together(whole, "feature_gradients")
-            torch.autograd.backward([call.features for call in used.values()], whole)
 
-    def _sum_partial_gradients(self) -> None:
-        gradients = [parameter.grad for parameter in self.method.partial_parameters() if parameter.grad is not None]
-        self.shards.group.sum_together(gradients, "gradients")
-
-    def _squared_norm(self, used: dict[str, "_Call"]) -> Tensor:
-        """Of the whole gradient, the same on every worker."""
-        biases = {id(head.bias) for head in self.heads.values()}
-        of_shards = [squared_norm(call.gradients, call.features.detach()) for call in used.values()]
-        complete = []
-        for tensor in self.dense.values():
-            if tensor.grad is not None:
-                (of_shards if id(tensor) in biases else complete).append(tensor.grad.double().square().sum())
-        total = sum(complete, torch.zeros((), dtype=torch.float64, device=next(iter(self.dense.values())).device))
-        return total + self.shards.group.sum(sum(of_shards, torch.zeros_like(total)), "norm")
-
-
-class _Call:
+class Call:
     """What a head's calls of one step left: features with their graph (S, F) and gradients (S, D)."""
 
     def __init__(self, head: Head) -> None:

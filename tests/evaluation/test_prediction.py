@@ -11,6 +11,7 @@ from bbh_dist.evaluation import Prediction, entropy, predict, prediction
 from bbh_dist.methods import Method, build_method
 from bbh_dist.networks import build_network
 from bbh_dist.noise import Noise, keyed_generator
+from bbh_dist.sharding import Workers
 
 BBH = BbhMethod(name="bbh", generator=Generator(hidden=(6,), noise_dim=3))
 
@@ -56,6 +57,22 @@ def test_a_point_estimate_is_the_same_however_many_samples_are_asked_for() -> No
     found = predict(of, inputs(20), noise(35))
     check_equal(found, predict(of, inputs(20), noise(1)))
     assert found.mutual_information.max() < 1e-12
+
+
+@pytest.mark.parametrize("config", [BBH, MapMethod(name="map")])
+@pytest.mark.parametrize("workers", [2, 3, 4])
+@pytest.mark.parametrize(("samples", "examples"), [(1, 20), (2, 1), (3, 20), (4, 0), (12, 20), (23, 450), (7, 2500)])
+def test_the_parts_of_workers_add_up(
+    config: BbhMethod | MapMethod, workers: int, samples: int, examples: int
+) -> None:
+    """Workers without a group behind them: what each gives is its own part of the sums."""
+    of, x = method(config), inputs(examples)
+    parts = [predict(of, x, noise(samples), Workers(rank, workers)) for rank in range(workers)]
+    total = Prediction(sum(part.probabilities for part in parts), sum(part.expected_entropy for part in parts))
+    check_equal(total, predict(of, x, noise(samples)))
+    shares = torch.stack([part.probabilities.sum() for part in parts])
+    if samples * examples >= workers and not of.point_estimate:
+        assert shares.max() <= 1.5 * shares.min() + 1.01  # nobody does the work of two
 
 
 def test_no_examples_give_an_empty_prediction() -> None:

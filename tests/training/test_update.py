@@ -41,24 +41,28 @@ def check_close(found: dict[str, Tensor], expected: dict[str, Tensor], tolerance
         assert off <= tolerance * size, (name, off, size)
 
 
-@pytest.mark.parametrize("clip", [None, 0.5])
 @pytest.mark.parametrize("name", OPTIMIZERS)
-@pytest.mark.parametrize(("precision", "tolerance"), [("float64", 1e-10), ("float32", 1e-5)])
-class TestFactoredEqualsPlain:
-    """Over 100 steps, in which rounding grows: in float32 from 6e-8 to 1e-6 of most tensors.
+@pytest.mark.parametrize(
+    ("precision", "clip", "method", "tolerance"),
+    [
+        ("float64", None, LAYERWISE, 1e-10),
+        ("float64", 0.5, SEVERAL_CALLS, 1e-10),
+        ("float32", 0.5, LAYERWISE, 1e-6),
+    ],
+)
+def test_factored_updates_equal_plain_ones_over_100_steps(
+    name: str, precision: str, clip: float | None, method: dict[str, Any], tolerance: float
+) -> None:
+    """Found: 2e-15 in float64, 4e-7 in float32."""
+    settings = {"name": name, "lr": 1e-3, "gradient_clip": clip, "precision": precision, "method": method}
+    check_close(state(stepped(100, **settings)), state(stepped(100, factored=False, **settings)), tolerance)
 
-    Squared gradients, which double it, and those of gradients that cancel have up to 1e-5.
-    """
 
-    def test_after_100_steps(self, name: str, clip: float | None, precision: str, tolerance: float) -> None:
-        settings = {"name": name, "lr": 1e-3, "gradient_clip": clip, "precision": precision}
-        check_close(state(stepped(100, **settings)), state(stepped(100, factored=False, **settings)), tolerance)
-
-    def test_where_a_head_is_called_twice_in_a_step(
-        self, name: str, clip: float | None, precision: str, tolerance: float
-    ) -> None:
-        settings = {"name": name, "lr": 1e-3, "gradient_clip": clip, "precision": precision, "method": SEVERAL_CALLS}
-        check_close(state(stepped(10, **settings)), state(stepped(10, factored=False, **settings)), tolerance)
+@pytest.mark.parametrize("name", OPTIMIZERS)
+@pytest.mark.parametrize(("clip", "method"), [(None, SEVERAL_CALLS), (0.5, LAYERWISE)])
+def test_factored_updates_equal_plain_ones(name: str, clip: float | None, method: dict[str, Any]) -> None:
+    settings = {"name": name, "lr": 1e-3, "gradient_clip": clip, "method": method}
+    check_close(state(stepped(5, **settings)), state(stepped(5, factored=False, **settings)), 1e-12)
 
 
 def test_a_clip_that_is_not_reached_changes_nothing() -> None:
@@ -155,35 +159,34 @@ NARROW = {
 class TestBfloat16:
     def trainer(self, name: str) -> Trainer:
         method, optimizer = NARROW[name]
-        settings = experiment(method, precision="float32", epochs=8, optimizer={"lr": 0.01} | optimizer)
+        settings = experiment(method, precision="float32", epochs=6, optimizer={"lr": 0.01} | optimizer)
         return Trainer(settings, small_task())
 
     def narrow(self, trainer: Trainer) -> set[str]:
         return {name for name, value in state(trainer).items() if value.dtype == torch.bfloat16}
 
     def test_the_loss_falls_about_as_in_float32(self, name: str) -> None:
-        method, optimizer = NARROW[name]
-        wide = experiment(LAYERWISE, precision="float32", epochs=8, optimizer={**self.float32(optimizer), "lr": 0.01})
-        found, expected = self.trainer(name), Trainer(wide, small_task())
-        for trainer in (found, expected):
-            while not trainer.done:
-                trainer.run_epoch()
-        losses = [entry["train/loss"] for entry in found.history]
-        assert losses[-1] < 0.8 * losses[0]
-        assert losses[-1] == pytest.approx(expected.history[-1]["train/loss"], rel=0.1)
-
-    def float32(self, optimizer: dict[str, Any]) -> dict[str, Any]:
-        return {key: value for key, value in optimizer.items() if key != "second_moment"}
+        """Over 36 steps; rounding is without bias, so the losses stay within 10 % of each other."""
+        _, optimizer = NARROW[name]
+        wide = {"lr": 0.01} | {key: value for key, value in optimizer.items() if key != "second_moment"}
+        narrow = self.trainer(name)
+        settings = experiment(LAYERWISE, precision="float32", epochs=6, optimizer=wide)
+        losses = [
+            [trainer._train_epoch(None)["train/loss"] for _ in range(6)]
+            for trainer in (narrow, Trainer(settings, small_task()))
+        ]
+        assert losses[0][-1] < 0.8 * losses[0][0]
+        assert losses[0][-1] == pytest.approx(losses[1][-1], rel=0.1)
 
     def test_it_is_saved_and_goes_on_bit_for_bit(self, name: str, tmp_path: Path) -> None:
         first, whole = self.trainer(name), self.trainer(name)
-        for _ in range(3):
+        for _ in range(2):
             first.run_epoch()
         first.save(tmp_path)
         second = self.trainer(name)
         assert second.resume(tmp_path)
         for trainer in (second, whole):
-            while not trainer.done:
+            while trainer.epoch < 4:
                 trainer.run_epoch()
         heads = {f"generator.heads.{index}.weight" for index in range(4)}
         method, optimizer = NARROW[name]

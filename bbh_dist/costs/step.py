@@ -1,0 +1,175 @@
+"""What a training step costs one worker, from shapes alone: on the meta device nothing is computed and no data read."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from bbh_dist.config import Experiment
+from bbh_dist.costs.trace import Operation, Trace
+from bbh_dist.costs.workers import counted_workers
+from bbh_dist.factored import Rule
+from bbh_dist.methods import Method, build_method
+from bbh_dist.networks import build_network
+from bbh_dist.noise import Noise
+from bbh_dist.sharding import Workers
+from bbh_dist.training.objective import objective
+from bbh_dist.training.optimizers import factored_rule
+from bbh_dist.training.update import Gradients
+
+_META = torch.device("meta")
+_CALLS = {"adam": 2, "rmsprop": 5, "sgd": 2}
+"""Passes of torch's optimisers over a parameter; one of fused Adam touches five tensors, which is two of three."""
+
+
+@dataclass(frozen=True)
+class StepCosts:
+    """Costs of one worker in one training step; bytes but where a name says otherwise."""
+
+    parameters: int
+    """Numbers that are trained, over all shards."""
+    parameter_bytes: int
+    optimizer_bytes: int
+    gradient_bytes: int
+    """Gradients that are stored; those of factored heads are not."""
+    activation_bytes: int
+    """What autograd keeps for the backward pass."""
+    working_bytes: int
+    """Most that the tensors of a step take together: activations, gradients and what is between them."""
+    wire: dict[str, int]
+    """What the worker sends to others, by kind."""
+    bytes_moved: int
+    """Least traffic with memory: parameters read, then read and written with their state; activations both ways."""
+    operations: tuple[Operation, ...]
+    element_bytes: int
+    """Of a number in activations."""
+
+    @property
+    def peak_bytes(self) -> int:
+        """Most memory that tensors take."""
+        return self.parameter_bytes + self.optimizer_bytes + self.working_bytes
+
+    @property
+    def flops(self) -> int:
+        """Floating-point operations of matrix products and convolutions."""
+        return sum(operation.flops for operation in self.operations)
+
+
+def step_costs(
+    experiment: Experiment, input_shape: Sequence[int], classes: int, workers: int, *, rank: int = 0
+) -> StepCosts:
+    """Costs of a full batch's step for one of several workers, by default the first, which has the largest share.
+
+    Raises:
+        ValueError: the network does not take the inputs.
+    """
+    shards = _shards(experiment, workers)
+    group = counted_workers(workers, shards, rank)
+    network = build_network(experiment.network, input_shape, classes)
+    with _META:
+        random = torch.Generator(device="cpu")
+        method = build_method(experiment.method, network, random, group.shards)
+        whole = method if shards == 1 else build_method(experiment.method, network, random)
+    dtype = torch.float64 if experiment.precision == "float64" else torch.float32
+    method = method.double() if dtype == torch.float64 else method
+    gradients = Gradients(experiment.optimizer, method, group.shards)
+    trace = Trace()
+    with trace:
+        _differentiate(experiment, gradients, group, input_shape, dtype)
+    return _costs(experiment, whole, gradients, trace, dict(group.traffic), dtype.itemsize)
+
+
+def _shards(experiment: Experiment, workers: int) -> int:
+    """Shards where an experiment has so many workers."""
+    if experiment.method.name == "map":
+        return 1
+    return experiment.parallel.shards or workers
+
+
+def _differentiate(
+    experiment: Experiment, gradients: Gradients, workers: Workers, input_shape: Sequence[int], dtype: torch.dtype
+) -> None:
+    """The forward and backward passes as `Trainer.step` has them."""
+    config, method = experiment.method, gradients.method
+    batch = torch.empty(experiment.batch_size, dtype=torch.int64, device=_META)
+    samples = workers.samples(config.likelihood_samples, splittable=config.likelihood == "mean_log")
+    share = workers.examples(batch, samples)
+    inputs = torch.empty(len(share), *input_shape, dtype=dtype, device=_META)
+    noise = Noise(0, "train", 0, range(config.samples_per_step), _META, dtype)
+    with gradients.collecting():
+        drawn = method.draw(noise)
+        loss = objective(
+            method, config, inputs, share, drawn, samples, batch=len(batch), examples=1, kl_weight=config.kl_weight
+        )
+        used = gradients.differentiate(loss.part, lambda name, call: torch.empty_like(call.features))
+        if experiment.optimizer.gradient_clip is not None:
+            gradients.squared_norm(used)
+
+
+def _costs(
+    experiment: Experiment, whole: Method, gradients: Gradients, trace: Trace, wire: dict[str, int], element_bytes: int
+) -> StepCosts:
+    parameters = list(gradients.method.parameters())
+    updates = _updates(experiment, gradients)
+    parameter_bytes = sum(parameter.nbytes for parameter in parameters)
+    return StepCosts(
+        parameters=sum(parameter.numel() for parameter in whole.parameters()),
+        parameter_bytes=parameter_bytes,
+        optimizer_bytes=sum(_state_bytes(experiment, gradients, parameter) for parameter in parameters),
+        gradient_bytes=sum(parameter.grad.nbytes for parameter in parameters if parameter.grad is not None),
+        activation_bytes=trace.saved_bytes,
+        working_bytes=max(trace.peak_bytes, trace.live_bytes + _temporary_bytes(experiment, gradients)),
+        wire=wire,
+        bytes_moved=_bytes_moved(experiment, gradients) + 2 * trace.saved_bytes,
+        operations=(*trace.operations, *updates),
+        element_bytes=element_bytes,
+    )
+
+
+def _rule(experiment: Experiment) -> Rule:
+    return factored_rule(experiment.optimizer, experiment.optimizer.lr, 1)
+
+
+def _state_bytes(experiment: Experiment, gradients: Gradients, parameter: nn.Parameter) -> int:
+    """What the optimiser remembers of a parameter."""
+    rule, swept = _rule(experiment), parameter.dim() and _is_swept(gradients, parameter)
+    # Of bfloat16 weights the moments are float32, unless the second ones are asked for otherwise.
+    wide = parameter.numel() * max(parameter.element_size(), 4)
+    narrow = parameter.numel() * 2 if swept and experiment.optimizer.second_moment == "bfloat16" else wide
+    return len(rule.first_moments) * wide + len(rule.second_moments) * narrow
+
+
+def _is_swept(gradients: Gradients, parameter: Tensor) -> bool:
+    return any(parameter is head.weight for head in gradients.heads.values())
+
+
+def _bytes_moved(experiment: Experiment, gradients: Gradients) -> int:
+    """By parameters and their state. To clip a swept weight's gradient it has to be read once more."""
+    clipped = experiment.optimizer.gradient_clip is not None
+    return sum(
+        (4 if clipped and _is_swept(gradients, parameter) else 3) * parameter.nbytes
+        + 2 * _state_bytes(experiment, gradients, parameter)
+        for parameter in gradients.method.parameters()
+    )
+
+
+def _updates(experiment: Experiment, gradients: Gradients) -> list[Operation]:
+    """The optimiser's operations: a sweep for each head, passes over each of the others."""
+    clipped = experiment.optimizer.gradient_clip is not None
+    operations = []
+    for parameter in gradients.method.parameters():
+        state = _state_bytes(experiment, gradients, parameter)
+        if _is_swept(gradients, parameter):
+            touched = (3 if clipped else 2) * parameter.nbytes + 2 * state
+            operations.append(Operation("update", 0, touched, name="sweep"))
+        elif parameter.grad is not None:
+            calls = _CALLS[experiment.optimizer.name]
+            operations.append(Operation("update", 0, calls * 3 * parameter.nbytes, calls=calls, name="step"))
+    return operations
+
+
+def _temporary_bytes(experiment: Experiment, gradients: Gradients) -> int:
+    """Of torch's optimiser: RMSProp makes roots of the squares, of one parameter after the other."""
+    sizes = [parameter.grad.nbytes for parameter in gradients.dense.values() if parameter.grad is not None]
+    return max(sizes, default=0) if experiment.optimizer.name == "rmsprop" else 0
