@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-_BLOCK = 1 << 16
+BLOCK = 1 << 16
 """Numbers under one key. Whoever needs some of them draws the blocks they lie in, and no others."""
 
 
@@ -55,9 +55,9 @@ class Noise:
         """
         part = range(size) if part is None else part
         result = torch.empty(len(self.samples), len(part), device=self.device, dtype=self.dtype)
-        if not part:
+        if not part or result.is_meta:  # on the meta device a tensor is its shape
             return result
-        blocks = range(part.start // _BLOCK, -(-part.stop // _BLOCK))
+        blocks = range(part.start // BLOCK, -(-part.stop // BLOCK))
         jobs = [(row, index, block) for index, row in enumerate(result) for block in blocks]
 
         def fill(job: tuple[Tensor, int, int]) -> None:
@@ -78,9 +78,8 @@ class Noise:
     def _fill_block(self, row: Tensor, name: str, sample: int, block: int, size: int, part: range) -> None:
         """Write the numbers of a block that lie in the part to their places in a row."""
         key = (self.seed, self.purpose, self.step, sample, name, *([block] if block else []))
-        # On the meta device, which has no generators, a tensor is its shape.
-        generator = None if self.device.type == "meta" else keyed_generator(*key, device=self.device)
-        first, last = block * _BLOCK, min(size, (block + 1) * _BLOCK)
+        generator = keyed_generator(*key, device=self.device)
+        first, last = block * BLOCK, min(size, (block + 1) * BLOCK)
         start, stop = max(first, part.start), min(last, part.stop)
         target = row[start - part.start : stop - part.start]
         if stop - start == last - first:

@@ -1,13 +1,14 @@
 """What a machine can do, measured on the spot in a second or two, so that costs can be turned into seconds."""
 
+import itertools
 import math
 import os
 import socket
-import statistics
 import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 import torch.nn.functional as F
@@ -16,8 +17,10 @@ from bbh_dist.costs.step import StepCosts
 from bbh_dist.costs.trace import Trace
 
 _BEYOND_CACHE_BYTES = 1 << 28
-_CACHE_LEVELS = ("SC_LEVEL2_CACHE_SIZE", "SC_LEVEL3_CACHE_SIZE", "SC_LEVEL4_CACHE_SIZE")
-_REPEATS = 5
+_CACHES = Path("/sys/devices/system/cpu/cpu0/cache")
+_UNITS = {"K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
+_FEWEST_REPEATS = 3
+_PATIENCE_SECONDS = 0.15
 _SIZES_BYTES = (1 << 18, 1 << 21, 1 << 24, 1 << 26)
 
 
@@ -43,9 +46,10 @@ class Machine:
     overhead_bytes: int = 0
     """Memory that a worker takes before it has any tensor."""
 
-    def bytes_per_second(self, touched_bytes: int) -> float:
+    def bytes_per_second(self, touched_bytes: int, *, in_place: bool = False) -> float:
         """Throughput of an operation that touches so many bytes."""
-        return _interpolated(self.cached, touched_bytes) if self.cached else self.bandwidth
+        beyond = not self.cached or (in_place and touched_bytes > self.cached[-1][0])
+        return self.bandwidth if beyond else _interpolated(self.cached, touched_bytes)
 
     def flops_per_second(self, kind: str, channels: int) -> float:
         """Throughput of a kind of operation."""
@@ -83,36 +87,41 @@ def _interpolated(points: tuple[tuple[int, float], ...], at: int) -> float:
     at = max(at, 1)
     if at <= points[0][0]:
         return points[0][1]
-    for (low, low_rate), (high, high_rate) in zip(points, points[1:], strict=False):
+    for (low, low_rate), (high, high_rate) in itertools.pairwise(points):
         if at <= high:
             share = math.log(at / low) / math.log(high / low)
             return low_rate + share * (high_rate - low_rate)
     return points[-1][1]
 
 
-def _seconds(work: Callable[[], object], repeats: int = _REPEATS) -> float:
-    """Median time of a call, after one that is not counted."""
+def _seconds(work: Callable[[], object]) -> float:
+    """Shortest time of a call, because other processes only ever add to it; the first one is not counted."""
     work()
-    times = []
-    for _ in range(repeats):
+    times: list[float] = []
+    while len(times) < _FEWEST_REPEATS or sum(times) < _PATIENCE_SECONDS:
         started = time.perf_counter()
         work()
         times.append(time.perf_counter() - started)
-    return statistics.median(times)
+    return min(times)
 
 
 def _bandwidth() -> float:
     """Of a triad a = a + s b, in place, so that no line is fetched only to be overwritten."""
-    known = [os.sysconf(name) for name in _CACHE_LEVELS if name in os.sysconf_names]
-    array_bytes = max(_BEYOND_CACHE_BYTES, *known)
+    array_bytes = max([_BEYOND_CACHE_BYTES, *_cache_sizes()])
     a, b = (torch.ones(array_bytes // 4) for _ in range(2))
-    return 3 * array_bytes / _seconds(lambda: a.add_(b, alpha=0.5), 3)
+    return 3 * array_bytes / _seconds(lambda: a.add_(b, alpha=0.5))
+
+
+def _cache_sizes() -> list[int]:
+    """Bytes of the caches that the system tells of."""
+    texts = [path.read_text().strip() for path in _CACHES.glob("index*/size")]
+    return [int(text[:-1]) * _UNITS[text[-1]] for text in texts if text[:-1].isdigit() and text[-1] in _UNITS]
 
 
 def _cached_bandwidth(size_bytes: int) -> float:
     a, b = (torch.ones(size_bytes // 4) for _ in range(2))
     calls = max(1, (1 << 23) // size_bytes)
-    return 3 * size_bytes * calls / _seconds(lambda: [a + b for _ in range(calls)], 3)
+    return 3 * size_bytes * calls / _seconds(lambda: [a + b for _ in range(calls)])
 
 
 def _matmul_flops() -> float:
@@ -146,7 +155,7 @@ def _operation_seconds() -> float:
 
     with Trace() as trace:
         work()
-    return _seconds(work, 9) / len(trace.operations)
+    return _seconds(work) / len(trace.operations)
 
 
 def _random_numbers() -> float:

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from bbh_dist.config import Experiment
+from bbh_dist.costs.noise import META, CountedNoise
 from bbh_dist.costs.trace import Operation, Trace
 from bbh_dist.costs.workers import counted_workers
 from bbh_dist.factored import Rule
@@ -18,7 +19,6 @@ from bbh_dist.training.objective import objective
 from bbh_dist.training.optimizers import factored_rule
 from bbh_dist.training.update import Gradients
 
-_META = torch.device("meta")
 _CALLS = {"adam": 2, "rmsprop": 5, "sgd": 2}
 """Passes of torch's optimisers over a parameter; one of fused Adam touches five tensors, which is two of three."""
 
@@ -67,16 +67,18 @@ def step_costs(
     shards = _shards(experiment, workers)
     group = counted_workers(workers, shards, rank)
     network = build_network(experiment.network, input_shape, classes)
-    with _META:
-        random = torch.Generator(device="cpu")
+    random = torch.Generator()
+    with META:
         method = build_method(experiment.method, network, random, group.shards)
         whole = method if shards == 1 else build_method(experiment.method, network, random)
     dtype = torch.float64 if experiment.precision == "float64" else torch.float32
     method = method.double() if dtype == torch.float64 else method
     gradients = Gradients(experiment.optimizer, method, group.shards)
+    noise = CountedNoise(0, "train", 0, range(experiment.method.samples_per_step), META, dtype)
     trace = Trace()
     with trace:
-        _differentiate(experiment, gradients, group, input_shape, dtype)
+        _differentiate(experiment, gradients, group, input_shape, noise)
+    trace.operations += [Operation("random", 0, count * dtype.itemsize) for count in noise.numbers]
     return _costs(experiment, whole, gradients, trace, dict(group.traffic), dtype.itemsize)
 
 
@@ -88,15 +90,14 @@ def _shards(experiment: Experiment, workers: int) -> int:
 
 
 def _differentiate(
-    experiment: Experiment, gradients: Gradients, workers: Workers, input_shape: Sequence[int], dtype: torch.dtype
+    experiment: Experiment, gradients: Gradients, workers: Workers, input_shape: Sequence[int], noise: Noise
 ) -> None:
     """The forward and backward passes as `Trainer.step` has them."""
     config, method = experiment.method, gradients.method
-    batch = torch.empty(experiment.batch_size, dtype=torch.int64, device=_META)
+    batch = torch.empty(experiment.batch_size, dtype=torch.int64, device=META)
     samples = workers.samples(config.likelihood_samples, splittable=config.likelihood == "mean_log")
     share = workers.examples(batch, samples)
-    inputs = torch.empty(len(share), *input_shape, dtype=dtype, device=_META)
-    noise = Noise(0, "train", 0, range(config.samples_per_step), _META, dtype)
+    inputs = torch.empty(len(share), *input_shape, dtype=noise.dtype, device=META)
     with gradients.collecting():
         drawn = method.draw(noise)
         loss = objective(

@@ -22,7 +22,6 @@ _EMPTY = {
     _aten.lift_fresh,
 }
 _CONVOLUTIONS = {_aten.convolution, _aten.convolution_backward}
-_RANDOM = {_aten.normal_}
 
 
 @dataclass(frozen=True)
@@ -77,8 +76,10 @@ class Trace(TorchDispatchMode):
         result = func(*args, **kwargs)
         inputs, outputs = _tensors((args, kwargs)), _tensors(result)
         packet = func.overloadpacket
+        given = {id(tensor.untyped_storage()) for tensor in inputs}
         for output in outputs:
-            self._watch(output.untyped_storage())
+            if id(output.untyped_storage()) not in given:
+                self._watch(output.untyped_storage())
         if packet is _aten._to_copy and inputs[0].dtype == torch.bfloat16:
             # Kernels widen numbers as they read them.
             self._narrow[outputs[0].untyped_storage()] = inputs[0].nbytes
@@ -93,8 +94,6 @@ class Trace(TorchDispatchMode):
         if func.is_view or packet in (_aten._unsafe_view, _aten.detach):
             return Operation("view", 0, 0, name=name)
         touched = sum(map(self._touched, inputs)) + sum(map(self._touched, outputs))
-        if packet in _RANDOM:
-            return Operation("random", 0, touched, name=name)
         formula: Callable[..., int] | None = flop_registry.get(packet)
         if formula is None:
             return Operation("other", 0, touched, name=name)

@@ -4,13 +4,11 @@ Legend: N examples, M outliers, C classes.
 """
 
 import math
-from types import ModuleType
 
 import torch
 from torch import Tensor
 
 from bbh_dist.evaluation.prediction import Prediction
-from bbh_dist.tasks.torchvision_import import import_torchvision
 
 ECE_BINS = 15
 _TRUE_POSITIVE_RATE = 0.95
@@ -56,19 +54,16 @@ def measure_outliers(prediction: Prediction, outliers: Prediction) -> dict[str, 
         ValueError: an entropy is not a number, which a ranking would take for the largest.
     """
     scores = torch.cat([prediction.entropy, outliers.entropy])
-    is_outlier = torch.cat([torch.zeros(len(prediction.entropy)), torch.ones(len(outliers.entropy))]).long()
-    is_outlier = is_outlier.to(scores.device)
+    is_outlier = torch.cat([torch.zeros(len(prediction.entropy)), torch.ones(len(outliers.entropy))])
     if scores.isnan().any():
         raise ValueError("predictive entropies must be numbers to rank them")
-    metrics = _torchmetrics()
-    # Torchmetrics takes scores outside [0, 1] for logits and squashes them, which ties the largest.
-    scores = scores / math.log(prediction.probabilities.shape[1])
-    scores = scores.clamp(0, 1)
-    specificity, _ = metrics.binary_specificity_at_sensitivity(scores, is_outlier, _TRUE_POSITIVE_RATE)
+    from sklearn.metrics import roc_auc_score, roc_curve  # imported here: takes a second, and training needs none of it
+
+    false_positive, true_positive, _ = roc_curve(is_outlier, scores.cpu(), drop_intermediate=False)
     return {
         "outlier_entropy_auc": entropy_auc(outliers),
-        "outlier_auroc": float(metrics.binary_auroc(scores, is_outlier)),
-        "outlier_fpr95": 1 - float(specificity),
+        "outlier_auroc": float(roc_auc_score(is_outlier, scores.cpu())),
+        "outlier_fpr95": float(false_positive[true_positive >= _TRUE_POSITIVE_RATE].min()),
         "outlier_mutual_information": float(outliers.mutual_information.mean()),
     }
 
@@ -80,10 +75,3 @@ def entropy_auc(prediction: Prediction) -> float:
     Source: Pawlowski et al. 2017, who bin the CDF into 500.
     """
     return 1 - float(prediction.entropy.mean()) / math.log(prediction.probabilities.shape[1])
-
-
-def _torchmetrics() -> ModuleType:
-    import_torchvision()
-    import torchmetrics.functional.classification  # imported here: takes seconds, and training needs none of it
-
-    return torchmetrics.functional.classification

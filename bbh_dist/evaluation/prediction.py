@@ -13,8 +13,13 @@ from bbh_dist.methods import Method
 from bbh_dist.noise import Noise
 from bbh_dist.sharding import SampleShare, Workers
 
-_SAMPLES_AT_ONCE = 10
+_SAMPLES_AT_ONCE = 20
+"""Drawn together: the layer-wise generator reads all of its heads for each draw."""
 _EXAMPLES_TIMES_SAMPLES = 2_000
+"""Pushed through together."""
+_IN_CACHE = 500
+"""The same on a CPU: a quarter less time for LeNet than with 2,000, whose activations leave the caches."""
+_FULL_BATCH = 200
 _ALONE = Workers()
 
 
@@ -45,23 +50,20 @@ def entropy(probabilities: Tensor) -> Tensor:
 def predict(method: Method, inputs: Tensor, noise: Noise, workers: Workers = _ALONE) -> Prediction:
     """The prediction for inputs (N, ...) under one weight sample per sample of the noise, the same on every worker.
 
-    A few samples are drawn at a time and pushed through in batches: memory does not grow with S, and with N only by
-    the sums of the probabilities, which are kept in double precision. Workers predict with shares of the samples, and
-    of the inputs where samples do not divide.
+    Some samples are drawn at a time and a few of them pushed through in batches: memory does not grow with S, and with
+    N only by the sums of the probabilities, which are kept in double precision. Workers predict with shares of the
+    samples, and of the inputs where samples do not divide.
     """
     noise = replace(noise, samples=noise.samples[:1]) if method.point_estimate else noise
     share = workers.samples(len(noise)) if method.shards.count == 1 else SampleShare(len(noise))
     sums: Tensor | None = None
     for samples in _chunks(noise.samples[share.own.start : share.own.stop]):
         drawn = method.draw(replace(noise, samples=samples))
-        # Shards have drawn their rows of all of these samples, and now each gets some of them whole.
-        split = share if method.shards.count == 1 else workers.samples(len(samples))
-        own = SampleShare(len(samples)) if method.shards.count == 1 else split
-        part = workers.examples(torch.arange(len(inputs), device=inputs.device), split)
-        parts = [_sums(method(batch, drawn, own)) for batch in _batches(inputs[part], len(own.own))]
-        if sums is None:
-            sums = parts[0].new_zeros(len(inputs), parts[0].shape[1])
-        sums[part] += torch.cat(parts)
+        for own, part, batch in _passes(method, workers, share, len(samples), inputs):
+            parts = [_sums(method(some, drawn, own)) for some in inputs[part].split(batch)]
+            if sums is None:
+                sums = parts[0].new_zeros(len(inputs), parts[0].shape[1])
+            sums[part] += torch.cat(parts)
     assert sums is not None
     sums = workers.sum(sums, "predictions") / len(noise)
     return Prediction(sums[:, :-1], sums[:, -1])
@@ -73,8 +75,21 @@ def _sums(logits_SBC: Tensor) -> Tensor:
     return torch.cat([probabilities.sum(0), entropy(probabilities).sum(0)[:, None]], dim=1)
 
 
-def _batches(inputs: Tensor, samples: int) -> Sequence[Tensor]:
-    return inputs.split(max(1, _EXAMPLES_TIMES_SAMPLES // samples))
+def _passes(
+    method: Method, workers: Workers, share: SampleShare, drawn: int, inputs: Tensor
+) -> list[tuple[SampleShare, Tensor, int]]:
+    """This worker's passes over what was drawn: some of the samples, indices of its examples, and how many at once."""
+    rows = torch.arange(len(inputs), device=inputs.device)
+    if method.shards.count > 1:
+        # Shards have drawn their rows of all of these samples, and now each gets some of them whole.
+        own = workers.samples(drawn)
+        return [(own, workers.examples(rows, own), max(1, _EXAMPLES_TIMES_SAMPLES // len(own.own)))]
+    part = workers.examples(rows, share)
+    limit = min(_IN_CACHE, _EXAMPLES_TIMES_SAMPLES) if inputs.device.type == "cpu" else _EXAMPLES_TIMES_SAMPLES
+    most = max(1, limit // max(1, min(len(part), _FULL_BATCH)))
+    together = max(size for size in range(1, drawn + 1) if drawn % size == 0 and size <= most)
+    groups = drawn // together
+    return [(SampleShare(drawn, groups, index), part, max(1, limit // together)) for index in range(groups)]
 
 
 def _chunks(samples: Sequence[int]) -> list[Sequence[int]]:

@@ -9,7 +9,8 @@ Legend: S weight samples, D outputs, F features.
 import torch
 from torch import Tensor
 
-from bbh_dist.factored import compiled, reference
+from bbh_dist.factored import compiled, fused, reference
+from bbh_dist.factored.build import library
 from bbh_dist.factored.rules import SGD, Adam, RMSProp, Rule
 
 __all__ = [
@@ -35,7 +36,7 @@ def product(features_SF: Tensor, weight_DF: Tensor, bias_D: Tensor) -> Tensor:
     """
     _check(weight_DF, features_SF=features_SF, bias_D=bias_D)
     dtype = _compute_dtype(weight_DF)
-    way = compiled if compiled.suits(weight_DF) else reference
+    way = compiled if compiled.suits(len(features_SF), weight_DF, {}) else reference
     return way.product(features_SF.to(dtype), weight_DF, bias_D.to(dtype))
 
 
@@ -47,7 +48,8 @@ def feature_gradient(gradients_SD: Tensor, weight_DF: Tensor) -> Tensor:
         ValueError: the shapes don't fit.
     """
     _check(weight_DF, gradients_SD=gradients_SD)
-    return reference.feature_gradient(gradients_SD.to(_compute_dtype(weight_DF)), weight_DF)
+    way = compiled if compiled.suits(len(gradients_SD), weight_DF, {}) else reference
+    return way.feature_gradient(gradients_SD.to(_compute_dtype(weight_DF)), weight_DF)
 
 
 @torch.no_grad()
@@ -76,8 +78,12 @@ def sweep(
     _check_state(weight_DF, state, rule)
     dtype = _compute_dtype(weight_DF)
     gradients, features = gradients_SD.to(dtype), features_SF.to(dtype)
-    way = compiled if compiled.suits(weight_DF, *state.values()) else reference
-    return way.sweep(weight_DF, state, gradients, features, rule, scale, first_row, salt, feature_gradient)
+    way = reference.sweep
+    if weight_DF.is_cuda:
+        way = fused.sweep
+    elif compiled.suits(len(features), weight_DF, state, rule):
+        way = compiled.sweep
+    return way(weight_DF, state, gradients, features, rule, scale, first_row, salt, feature_gradient)
 
 
 @torch.no_grad()
@@ -108,9 +114,9 @@ def new_state(weight_DF: Tensor, rule: Rule, second_moment_dtype: torch.dtype | 
 
 def backend(device: str | torch.device = "cpu") -> str:
     """What does the work on a device, for reports: "compiled C", "torch.compile" or "torch reference"."""
-    if torch.device(device).type == "cpu" and compiled.suits(torch.empty(0, 0)):
-        return "compiled C"
-    return "torch reference"
+    if torch.device(device).type == "cuda":
+        return "torch.compile" if fused.available() else "torch reference"
+    return "compiled C" if library() is not None else "torch reference"
 
 
 def _compute_dtype(weight_DF: Tensor) -> torch.dtype:
@@ -120,6 +126,9 @@ def _compute_dtype(weight_DF: Tensor) -> torch.dtype:
 def _check(weight_DF: Tensor, **others: Tensor) -> None:
     if weight_DF.dim() != 2:
         raise ValueError(f"weight {tuple(weight_DF.shape)}: not (D, F)")
+    devices = {str(tensor.device) for tensor in (weight_DF, *others.values())}
+    if len(devices) > 1:
+        raise ValueError(f"weight and {', '.join(name.split('_')[0] for name in others)} are on {sorted(devices)}")
     sizes = {"D": weight_DF.shape[0], "F": weight_DF.shape[1]}
     for name, tensor in others.items():
         kind, axes = name.split("_")
@@ -132,7 +141,7 @@ def _check(weight_DF: Tensor, **others: Tensor) -> None:
 
 
 def _check_state(weight_DF: Tensor, state: dict[str, Tensor], rule: Rule) -> None:
-    names = {*rule.first_moments, *rule.second_moments}
-    if names != state.keys() or any(tensor.shape != weight_DF.shape for tensor in state.values()):
+    names, place = {*rule.first_moments, *rule.second_moments}, (weight_DF.shape, weight_DF.device)
+    if names != state.keys() or any((tensor.shape, tensor.device) != place for tensor in state.values()):
         given = {name: tuple(tensor.shape) for name, tensor in state.items()}
-        raise ValueError(f"state {given}: not {sorted(names)} of shape {tuple(weight_DF.shape)}")
+        raise ValueError(f"state {given}: not {sorted(names)} of shape {tuple(weight_DF.shape)} on {weight_DF.device}")

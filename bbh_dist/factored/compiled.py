@@ -21,6 +21,8 @@ _NAMES = {torch.float32: "f32", torch.bfloat16: "bf16", torch.float64: "f64"}
 _LANES = 16
 """Features are padded to a multiple of this: at least the numbers in a vector of the kernel."""
 _TASK_WEIGHTS = 1 << 21
+_MOST_SAMPLES = 256
+"""More would need much memory for the tasks' sums, and BLAS is as good."""
 
 _pools: dict[int, ThreadPoolExecutor] = {}
 # The threads of a pool do not exist in a forked child, which would wait for them for ever.
@@ -31,7 +33,7 @@ class _Layer(ctypes.Structure):
     """`struct layer` of kernel.c."""
 
     _fields_ = (
-        *((name, ctypes.c_void_p) for name in ("weight", "first", "second", "features", "gradients", "outputs", "bias")),
+        *((name, ctypes.c_void_p) for name in ("weight", "first", "second", "features", "bias", "sides")),
         *((name, ctypes.c_ssize_t) for name in ("sample_stride", "row_stride", "samples", "columns", "width")),
         ("scale", ctypes.c_double),
         ("coefficients", ctypes.c_double * 6),
@@ -40,13 +42,19 @@ class _Layer(ctypes.Structure):
     )
 
 
-def suits(weight_DF: Tensor, *moments_DF: Tensor) -> bool:
-    """Whether these tensors are ones that the kernel takes, and the kernel could be built."""
-    tensors = (weight_DF, *moments_DF)
-    if any(tensor.device.type != "cpu" or not tensor.is_contiguous() for tensor in tensors):
+def suits(samples: int, weight_DF: Tensor, state: dict[str, Tensor], rule: Rule | None = None) -> bool:
+    """Whether the kernel could be built, and takes so many samples and tensors with these layouts and dtypes."""
+    tensors = (weight_DF, *state.values())
+    if samples > _MOST_SAMPLES or any(x.device.type != "cpu" or not x.is_contiguous() for x in tensors):
         return False
-    doubles = {tensor.dtype == torch.float64 for tensor in tensors}
-    return len(doubles) == 1 and all(tensor.dtype in _NAMES for tensor in tensors) and library() is not None
+    wide = torch.float64 if weight_DF.dtype == torch.float64 else torch.float32
+    narrow = () if wide == torch.float64 else (torch.bfloat16,)
+    moments = rule.first_moments if rule else ()
+    return (
+        weight_DF.dtype in (wide, *narrow)
+        and all(x.dtype == wide or (name not in moments and x.dtype in narrow) for name, x in state.items())
+        and library() is not None
+    )
 
 
 def product(features_SF: Tensor, weight_DF: Tensor, bias_D: Tensor) -> Tensor:
@@ -54,10 +62,17 @@ def product(features_SF: Tensor, weight_DF: Tensor, bias_D: Tensor) -> Tensor:
     outputs_SD = features_SF.new_empty(features_SF.shape[0], weight_DF.shape[0])
     features, bias = _padded(features_SF), bias_D.contiguous()
     layer = _layer(weight_DF, features, outputs_SD)
-    layer.outputs, layer.bias = outputs_SD.data_ptr(), bias.data_ptr()
-    second = "f64" if weight_DF.dtype == torch.float64 else "f32"
-    _run(f"forward_{_NAMES[weight_DF.dtype]}_{second}", layer, weight_DF, None)
+    layer.bias = bias.data_ptr()
+    _run(_name("forward", weight_DF), layer, weight_DF, None)
     return outputs_SD
+
+
+def feature_gradient(gradients_SD: Tensor, weight_DF: Tensor) -> Tensor:
+    """Gradient (S, F) for the features."""
+    features = _padded(gradients_SD.new_zeros(gradients_SD.shape[0], weight_DF.shape[1]))
+    layer, partial = _layer(weight_DF, features, gradients_SD), _partial(weight_DF, features)
+    _run(_name("read", weight_DF), layer, weight_DF, partial)
+    return partial.sum(dim=0)[:, : weight_DF.shape[1]]
 
 
 def sweep(
@@ -72,32 +87,43 @@ def sweep(
     with_feature_gradient: bool,
 ) -> Tensor | None:
     """As the reference's, which see."""
-    features = _padded(features_SF)
+    features, coefficients = _padded(features_SF), rule.coefficients()
     layer = _layer(weight_DF, features, gradients_SD)
-    layer.gradients, layer.scale = gradients_SD.data_ptr(), scale
-    layer.coefficients[: len(rule.coefficients())] = rule.coefficients()
-    layer.seed, layer.first_row = noise_seed(rule.step, salt), first_row
-    second = "f64" if weight_DF.dtype == torch.float64 else "f32"
+    layer.scale, layer.seed, layer.first_row = scale, noise_seed(rule.step, salt), first_row
+    layer.coefficients[: len(coefficients)] = coefficients
+    second = None
     for name in rule.first_moments:
         layer.first = state[name].data_ptr()
     for name in rule.second_moments:
-        layer.second, second = state[name].data_ptr(), _NAMES[state[name].dtype]
-    function = f"{type(rule).__name__.lower()}_{_NAMES[weight_DF.dtype]}_{second}"
-    partial = features.new_zeros(_tasks(weight_DF), *features.shape) if with_feature_gradient else None
-    _run(function, layer, weight_DF, partial)
+        second = state[name]
+        layer.second = second.data_ptr()
+    partial = _partial(weight_DF, features) if with_feature_gradient else None
+    _run(_name(type(rule).__name__.lower(), weight_DF, second), layer, weight_DF, partial)
     return None if partial is None else partial.sum(dim=0)[:, : features_SF.shape[1]]
 
 
-def _layer(weight_DF: Tensor, features_SF: Tensor, strided_SD: Tensor) -> _Layer:
+def _name(function: str, weight_DF: Tensor, second_DF: Tensor | None = None) -> str:
+    """Name of the kernel's variant; one without second moments has the name of the wide type in their place."""
+    wide = torch.float64 if weight_DF.dtype == torch.float64 else torch.float32
+    return f"{function}_{_NAMES[weight_DF.dtype]}_{_NAMES[wide if second_DF is None else second_DF.dtype]}"
+
+
+def _layer(weight_DF: Tensor, features_SF: Tensor, sides_SD: Tensor) -> _Layer:
     return _Layer(
         weight=weight_DF.data_ptr(),
         features=features_SF.data_ptr(),
-        sample_stride=strided_SD.stride(0),
-        row_stride=strided_SD.stride(1),
+        sides=sides_SD.data_ptr(),
+        sample_stride=sides_SD.stride(0),
+        row_stride=sides_SD.stride(1),
         samples=features_SF.shape[0],
         columns=weight_DF.shape[1],
         width=features_SF.shape[1],
     )
+
+
+def _partial(weight_DF: Tensor, features_SF: Tensor) -> Tensor:
+    """Zeros (tasks, S, width) for each task's sum, to be summed in the order of the rows."""
+    return features_SF.new_zeros(_tasks(weight_DF), *features_SF.shape)
 
 
 def _padded(features_SF: Tensor) -> Tensor:

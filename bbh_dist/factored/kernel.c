@@ -45,13 +45,10 @@ typedef uint16_t bf16;
 #define real_f64 f64
 
 struct layer { /* the same fields as compiled.py's Layer */
-    void *weight, *first, *second;       /* (D, F), rows of F; moments where the rule has them */
-    const void *features;                /* (S, width), zeros beyond F */
-    const void *gradients;               /* (S, D) by the two strides */
-    void *outputs;                       /* (S, D) by the two strides */
-    const void *bias;                    /* (D,) */
-    ptrdiff_t sample_stride, row_stride; /* of gradients or outputs, in numbers */
-    ptrdiff_t samples, columns, width;
+    void *weight, *first, *second;         /* (D, F), rows of F; moments where the rule has them */
+    const void *features, *bias;           /* (S, width), zeros beyond F; (D,) */
+    void *sides;                           /* (S, D): gradients or outputs, by the two strides in numbers */
+    ptrdiff_t sample_stride, row_stride, samples, columns, width;
     double scale, coefficients[6];
     uint32_t seed, first_row;
 };
@@ -181,7 +178,7 @@ INLINE void NAME(block)(const struct layer *l, int rule, REAL *sums, size_t r, s
     REAL a[l->samples * ROWS + 1];
     uint32_t keys[ROWS];
     EACH(k, rows) {
-        const REAL *p = (const REAL *)l->gradients + (ptrdiff_t)(r + k) * l->row_stride;
+        const REAL *p = (const REAL *)l->sides + (ptrdiff_t)(r + k) * l->row_stride;
         EACH(s, l->samples) a[s * ROWS + k] = p[(ptrdiff_t)s * l->sample_stride];
         keys[k] = (uint32_t)(r + k) + l->first_row + l->seed;
         MIX(keys[k]);
@@ -230,7 +227,7 @@ INLINE void NAME(dots)(const struct layer *l, size_t r, size_t rows, size_t s, s
         memcpy(y, &sums[k][i], sizeof y);
         for (size_t half = LANES / 2; half; half /= 2) EACH(j, half) y[j] += y[j + half];
         ptrdiff_t place = (ptrdiff_t)(s + i) * l->sample_stride + (ptrdiff_t)(r + k) * l->row_stride;
-        ((REAL *)l->outputs)[place] = y[0] + ((const REAL *)l->bias)[r + k];
+        ((REAL *)l->sides)[place] = y[0] + ((const REAL *)l->bias)[r + k];
     }
 }
 
@@ -242,8 +239,7 @@ INLINE void NAME(outputs)(const struct layer *l, size_t r, size_t rows) {
 }
 
 void NAME(forward)(const struct layer *l, REAL *unused, size_t begin, size_t end) {
-    size_t r = begin;
-    (void)unused;
+    size_t r = ((void)unused, begin);
     for (; r + ROWS <= end; r += ROWS) NAME(outputs)(l, r, ROWS);
     for (; r < end; r++) NAME(outputs)(l, r, 1);
 }

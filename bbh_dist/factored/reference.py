@@ -20,8 +20,10 @@ def product(features_SF: Tensor, weight_DF: Tensor, bias_D: Tensor) -> Tensor:
     """Outputs (S, D) of the layer."""
     if weight_DF.dtype == features_SF.dtype:
         return F.linear(features_SF, weight_DF, bias_D)
-    blocks = [features_SF @ weight_DF[rows].to(features_SF.dtype).T for rows in _blocks(weight_DF)]
-    return torch.cat(blocks, dim=1) + bias_D
+    outputs_SD = features_SF.new_empty(features_SF.shape[0], weight_DF.shape[0])
+    for rows in _blocks(weight_DF):
+        outputs_SD[:, rows] = features_SF @ weight_DF[rows].to(features_SF.dtype).T
+    return outputs_SD + bias_D
 
 
 def feature_gradient(gradients_SD: Tensor, weight_DF: Tensor) -> Tensor:
@@ -46,14 +48,14 @@ def sweep(
     with_feature_gradient: bool,
 ) -> Tensor | None:
     """Gradient (S, F) for the features, of the weights as they were; steps weights and state in place."""
-    seed, coefficients = noise_seed(rule.step, salt), rule.coefficients()
+    offset, coefficients = noise_seed(rule.step, salt) + first_row, rule.coefficients()
     total = torch.zeros_like(features_SF) if with_feature_gradient else None
     for rows in _blocks(weight_DF):
         block = {name: tensor[rows] for name, tensor in state.items()}
         if total is not None:
             total += gradients_SD[:, rows] @ weight_DF[rows].to(features_SF.dtype)
         gradient_DF = (gradients_SD[:, rows].T @ features_SF) * scale
-        step_in_place(weight_DF[rows], block, gradient_DF, type(rule), coefficients, seed, first_row + rows.start)
+        step_in_place(weight_DF[rows], block, gradient_DF, type(rule), coefficients, offset + rows.start)
     return total
 
 
@@ -63,14 +65,13 @@ def step_in_place(
     gradient_DF: Tensor,
     rule: type[Rule],
     coefficients: Coefficients,
-    seed: int | Tensor,
-    first_row: int | Tensor,
+    noise_offset: int | Tensor,
 ) -> None:
     """Apply the rule to weights and state. Bfloat16 ones are rounded stochastically, the weights by the upper bits."""
     wide = {name: tensor.to(gradient_DF.dtype) for name, tensor in state.items()}
     weight, stepped = rule.stepped(weight_DF.to(gradient_DF.dtype), wide, gradient_DF, coefficients)
     if torch.bfloat16 in (weight_DF.dtype, *(tensor.dtype for tensor in state.values())):
-        bits = noise(seed, first_row, weight_DF)
+        bits = noise(noise_offset, weight_DF)
         weight = _narrowed(weight, weight_DF, bits >> 16)
         stepped = {name: _narrowed(tensor, state[name], bits & 0xFFFF) for name, tensor in stepped.items()}
     weight_DF.copy_(weight)

@@ -31,9 +31,9 @@ def noise_seed(step: int, salt: int) -> int:
     return mixed((mixed(step & _WORD) + salt) & _WORD)
 
 
-def noise(seed: int | Tensor, first_row: int | Tensor, weight_DF: Tensor) -> Tensor:
-    """Int64 (D, F) of 32 random bits for every weight; its rows are `first_row` and those after it."""
-    rows = torch.arange(weight_DF.shape[0], device=weight_DF.device) + (first_row + seed)
+def noise(offset: int | Tensor, weight_DF: Tensor) -> Tensor:
+    """Int64 (D, F) of 32 random bits for every weight; `offset` is the seed and the first row's number, added."""
+    rows = torch.arange(weight_DF.shape[0], device=weight_DF.device) + offset
     columns = torch.arange(weight_DF.shape[1], device=weight_DF.device)
     return mixed((mixed(rows & _WORD)[:, None] + columns) & _WORD)
 

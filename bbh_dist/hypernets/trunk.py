@@ -124,6 +124,8 @@ def _normal_rows(features: int, outputs: int, rows: range, generator: torch.Gene
     if rows == range(outputs) and dtype == torch.float32:
         return torch.randn(outputs, features, generator=generator).div_(math.sqrt(features))
     result = torch.empty(len(rows), features, dtype=dtype)
+    if result.is_meta:  # nothing to draw
+        return result
     blocks = max(1, outputs // _BLOCK_ROWS)
     for index in range(blocks):
         first = index * _BLOCK_ROWS

@@ -6,7 +6,7 @@ import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from bbh_dist.command_line import INTERRUPTED, keep_to, run
 from bbh_dist.config import ConfigError, Mistake
@@ -33,7 +33,7 @@ class _Parser(argparse.ArgumentParser):
 
 def parser() -> argparse.ArgumentParser:
     """A parser with a subcommand for each measurement."""
-    looks = {"formatter_class": argparse.RawDescriptionHelpFormatter, "allow_abbrev": False}
+    looks: dict[str, Any] = {"formatter_class": argparse.RawDescriptionHelpFormatter, "allow_abbrev": False}
     listed = "\n".join(f"  {name:<9}{what}" for name, what in _COMMANDS.items())
     result = _Parser(
         prog="python -m bbh_dist.speed",

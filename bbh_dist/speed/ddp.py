@@ -4,11 +4,12 @@ Every worker holds the whole weight generator, draws all weight samples and comp
 are shared as in ours. The objective and its gradient are the same, and so are the weights after a step.
 """
 
+from collections.abc import Mapping
+
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from bbh_dist.config import Experiment
-from bbh_dist.methods import Method
 from bbh_dist.noise import Noise
 from bbh_dist.sharding import SampleShare, Workers
 from bbh_dist.sharding.group import ring_bytes
@@ -23,39 +24,58 @@ class DataParallel:
 
     def __init__(self, experiment: Experiment, task: Task, workers: Workers) -> None:
         self.trainer, self.workers, self.number = Trainer(experiment, task), workers, 0
-        part = _WorkersPart(self.trainer.method, experiment, workers.size)
-        self.model = DistributedDataParallel(part, gradient_as_bucket_view=True)
+        self.model = DistributedDataParallel(WorkersPart(self.trainer, workers.size), gradient_as_bucket_view=True)
         self.optimizer = self.trainer.update.optimizer
-        self.traffic = {"gradients": 0}
+        self.sent = 0
         self.gradient_bytes = sum(tensor.nbytes for tensor in self.model.parameters())
+
+    @property
+    def traffic(self) -> Mapping[str, int]:
+        """Bytes sent so far, by the rule of a ring."""
+        return {"gradients": self.sent} if self.workers.size > 1 else {}
 
     def step(self) -> None:
         """Take the next step."""
-        config = self.trainer.experiment.method
-        samples = self.workers.samples(config.likelihood_samples, splittable=config.likelihood == "mean_log")
-        batch = experiments.batch(self.trainer, self.number)
-        seed, dtype = self.trainer.experiment.seed, self.trainer.dtype
-        noise = Noise(seed, "train", self.number, range(config.samples_per_step), dtype=dtype)
-        train, share = self.trainer.task.train, self.workers.examples(batch, samples)
         self.optimizer.zero_grad(set_to_none=True)
-        sizes = {"batch": len(batch), "examples": len(train)}
-        self.model(train.inputs[share], train.labels[share], noise, samples, sizes).backward()
+        batch = experiments.batch(self.trainer, self.number)
+        worker_loss(self.trainer, self.model, self.workers, batch, self.number).backward()
         self.optimizer.step()
-        self.traffic["gradients"] += ring_bytes(self.gradient_bytes, self.workers.size)
+        self.sent += ring_bytes(self.gradient_bytes, self.workers.size)
         self.number += 1
 
 
-class _WorkersPart(nn.Module):
+class WorkersPart(nn.Module):
     """What a worker differentiates. The mean over workers, which DDP takes of gradients, is that of the objective."""
 
-    def __init__(self, method: Method, experiment: Experiment, workers: int) -> None:
+    def __init__(self, trainer: Trainer, workers: int) -> None:
         super().__init__()
-        self.method, self.config, self.workers = method, experiment.method, workers
+        self.method, self.config, self.workers = trainer.method, trainer.experiment.method, workers
 
     def forward(
         self, inputs: Tensor, labels: Tensor, noise: Noise, samples: SampleShare, sizes: dict[str, int]
     ) -> Tensor:
         """The worker's loss; `sizes` are those of the global batch and the training data."""
         drawn, weight = self.method.draw(noise), self.config.kl_weight / self.workers
-        loss = objective(self.method, self.config, inputs, labels, drawn, samples, kl_weight=weight, **sizes)
+        loss = objective(
+            self.method,
+            self.config,
+            inputs,
+            labels,
+            drawn,
+            samples,
+            batch=sizes["batch"],
+            examples=sizes["examples"],
+            kl_weight=weight,
+        )
         return self.workers * loss.part
+
+
+def worker_loss(trainer: Trainer, part: nn.Module, workers: Workers, batch: Tensor, number: int) -> Tensor:
+    """A worker's loss in step `number`, of its share of a global batch of indices, with the samples that ours draws."""
+    config, train = trainer.experiment.method, trainer.task.train
+    samples = workers.samples(config.likelihood_samples, splittable=config.likelihood == "mean_log")
+    share = workers.examples(batch, samples)
+    noise = Noise(trainer.experiment.seed, "train", number, range(config.samples_per_step), dtype=trainer.dtype)
+    sizes = {"batch": len(batch), "examples": len(train)}
+    loss: Tensor = part(train.inputs[share], train.labels[share], noise, samples, sizes)
+    return loss

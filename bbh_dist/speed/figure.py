@@ -34,56 +34,77 @@ def bars(
     log: bool = False,
     low: str = "min",
     high: str = "max",
+    text_from: float = 0.0,
 ) -> None:
-    """A bar for every row that has `key`, with a line from `low` to `high` where it has them, and a text at its end.
+    """A bar for every row that has `key`, with a line from `low` to `high` where it has them.
 
+    A text stands at its end, or right of `text_from`.
     `groups` says what the values of `group` are called in the legend.
     """
     from bbh_dist.report import style
 
     rows = [row for row in rows if row.get(key)]
-    names = list(dict.fromkeys(row["name"] for row in rows))
-    found = [value for value in groups if any(row.get(group) == value for row in rows)]
-    thick = 0.8 / max(1, len(found))
-    for index, value in enumerate(found):
+    for index, value in enumerate(_present(rows, group, groups)):
         own = [row for row in rows if row.get(group) == value]
-        places = [names.index(row["name"]) + (index - (len(found) - 1) / 2) * thick for row in own]
-        lengths = [row[key] for row in own]
+        places = [_place(row, rows, group, groups) for row in own]
         looks: style.Looks = {"color": style.PALETTE[index], "hatch": style.HATCHES[index], "edgecolor": "white"}
-        axes.barh(places, lengths, 0.92 * thick, label=groups[value], **looks)
+        thick = 0.92 * _thickness(rows, group, groups)
+        axes.barh(places, [row[key] for row in own], thick, label=groups[value], **looks)
         for place, row in zip(places, own, strict=True):
-            end = row.get(high, row[key])
+            end = max(row.get(high, 0), row[key])
             if low in row:
                 axes.plot([row[low], end], [place, place], color=style.INK, linewidth=1.2)
             looks = {"fontsize": style.SMALL_FONT, "color": style.INK, "va": "center"}
-            axes.annotate(text(row), (max(end, row[key]), place), (4, 0), textcoords="offset points", **looks)
+            axes.annotate(text(row), (max(end, text_from), place), (4, 0), textcoords="offset points", **looks)
     style.tidy(axes, xlabel)
+    names = _names(rows)
     axes.set_yticks(range(len(names)), names)
     axes.invert_yaxis()
     axes.grid(visible=False, axis="y")
-    ends = [max(row[key], row.get(high, 0)) for row in rows]
-    if log and ends:
-        axes.set_xscale("log")
-        least = min(row[key] for row in rows) / 2
-        axes.set_xlim(least, max(ends) * (max(ends) / least) ** 0.75)  # room for the texts
-        ticks = style.nice_ticks(least, max(ends) * 1.5, log=True)
-        axes.set_xticks(ticks, [style.number(tick) for tick in ticks])
-        axes.minorticks_off()
-    elif ends:
-        axes.set_xlim(0, 1.35 * max(ends))
+    _limit(axes, [row[key] for row in rows], [max(row.get(high, 0), row[key]) for row in rows], log=log)
 
 
 def marks(axes: "Axes", rows: Sequence[Row], key: str, label: str, *, group: str, groups: Mapping[Any, str]) -> None:
     """A diamond on the bar of every row that has `key`."""
     from bbh_dist.report import style
 
-    names = list(dict.fromkeys(row["name"] for row in rows))
-    found = [value for value in groups if any(row.get(group) == value for row in rows)]
     marked = [row for row in rows if row.get(key)]
-    places = [
-        names.index(row["name"]) + (found.index(row[group]) - (len(found) - 1) / 2) * 0.8 / len(found)
-        for row in marked
-    ]
+    places = [_place(row, rows, group, groups) for row in marked]
     looks: style.Looks = {"marker": "D", "s": 26, "color": "white", "edgecolors": style.INK, "zorder": 4}
     if marked:
         axes.scatter([row[key] for row in marked], places, label=label, **looks)
+
+
+def _limit(axes: "Axes", values: Sequence[float], ends: Sequence[float], *, log: bool) -> None:
+    """Leave room for the texts; ticks of a logarithmic axis are plain numbers."""
+    from bbh_dist.report import style
+
+    if not log:
+        axes.set_xlim(0, 1.35 * max(ends, default=1))
+        return
+    axes.set_xscale("log")
+    least, most = min(values, default=1) / 2, max(ends, default=1)
+    axes.set_xlim(least, most * (most / least) ** 0.75)
+    ticks = style.nice_ticks(least, 1.5 * most, log=True)
+    axes.set_xticks(ticks, [style.number(tick) for tick in ticks])
+    axes.minorticks_off()
+
+
+def _names(rows: Sequence[Row]) -> list[str]:
+    return list(dict.fromkeys(row["name"] for row in rows))
+
+
+def _present(rows: Sequence[Row], group: str, groups: Mapping[Any, str]) -> list[Any]:
+    """The groups that have a row."""
+    return [value for value in groups if any(row.get(group) == value for row in rows)]
+
+
+def _thickness(rows: Sequence[Row], group: str, groups: Mapping[Any, str]) -> float:
+    return 0.8 / max(1, len(_present(rows, group, groups)))
+
+
+def _place(row: Row, rows: Sequence[Row], group: str, groups: Mapping[Any, str]) -> float:
+    """Where a row's bar stands on the axis of names."""
+    found = _present(rows, group, groups)
+    offset = (found.index(row[group]) - (len(found) - 1) / 2) * _thickness(rows, group, groups)
+    return _names(rows).index(row["name"]) + offset

@@ -8,7 +8,7 @@ import os
 import subprocess
 import sys
 import tempfile
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -21,7 +21,7 @@ _SECONDS_TO_END = 5
 
 
 class Processes(AbstractContextManager["Processes"]):
-    """`size` processes that train together over gloo on the loopback interface; `kind` is `sharded` or `ddp`."""
+    """`size` processes that train together over gloo, on loopback; `kind` is `sharded`, `ddp` or `loop`."""
 
     def __init__(self, kind: str, experiment: Experiment, size: int = 1, threads: int = 1) -> None:
         self.size = size
@@ -48,6 +48,10 @@ class Processes(AbstractContextManager["Processes"]):
             self.loopback.append(((loopback_bytes() or 0) - carried) / self.size)
         self.traffic = answers[0]["traffic"]
         return max(answer["ms"] for answer in answers)
+
+    def train(self, experiment: Experiment) -> float:
+        """Milliseconds of a whole training run, where `kind` is `loop`."""
+        return max(answer["ms"] for answer in self._all({"experiment": experiment.model_dump_json()}))
 
     def peak_memory(self) -> int:
         """Most bytes that the largest process has held."""
@@ -109,7 +113,5 @@ def _close(process: "subprocess.Popen[str]") -> None:
     """Close the pipes; at the end of its questions a worker leaves."""
     for pipe in (process.stdin, process.stdout):
         assert pipe is not None
-        try:
+        with suppress(BrokenPipeError):
             pipe.close()
-        except BrokenPipeError:
-            pass

@@ -47,8 +47,8 @@ def measure(given: argparse.Namespace) -> dict[str, Any]:
         f"strong scaling: batch {given.batch_size}, {given.kl_samples} KL samples; weak: W times both; in turns; "
         "x one worker is the median of the ratios within rounds",
         "time: from a barrier to the end of the slowest worker's step; memory: the largest worker's peak",
-        "sent: counted bytes per step and worker, sums by the rule of a ring; carried: what the loopback interface took per "
-        "step and worker, with whatever else used it and a barrier's few kB",
+        "sent: counted bytes per step and worker, sums by the rule of a ring; carried: what the loopback interface "
+        "took per step and worker, with whatever else used it and a barrier's few kB",
         "ddp: every worker draws all samples and computes the whole divergence, so that the objective is the same; "
         f"{given.repeats} timed steps each",
     ]
@@ -78,8 +78,8 @@ def draw(rows: list[dict[str, Any]], path: Path) -> None:
         def text(row: Any) -> str:
             return size(row["wire_bytes"])
 
-        label = "sent per step and worker [bytes]"
-        figure.bars(axes, rows, "wire_bytes", label, text, group=GROUP, groups=groups, log=True)
+        label, megabytes = "sent per step and worker [MB]", [row | {"sent": row["wire_bytes"] / 1e6} for row in rows]
+        figure.bars(axes, megabytes, "sent", label, text, group=GROUP, groups=groups, low="", high="", log=True)
 
     figure.draw(path, [times, wire], height=1.2 + 0.3 * len(rows))
 
@@ -132,7 +132,7 @@ def _rows(given: argparse.Namespace, scaling: str, told: Progress) -> list[dict[
         ]
 
 
-def _bound(chosen: tuple[str, int, Experiment], median_ms: float) -> dict[str, float | None]:
+def _bound(chosen: tuple[str, int, Experiment], median_ms: float) -> dict[str, float]:
     kind, workers, experiment = chosen
     return bound(experiment, median_ms, 1, workers) if kind == "sharded" else {}
 

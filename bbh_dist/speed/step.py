@@ -3,6 +3,7 @@
 import argparse
 import gc
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -95,7 +96,7 @@ def _rows(given: argparse.Namespace, likelihood_samples: int, threads: int, told
     for name, experiment in chosen.items():
         told(f"{likelihood_samples} likelihood samples, building {name}")
         runs[name] = Sharded(Trainer(experiment, experiments.task()))
-    contestants = {name: lambda run=run: milliseconds(run.step) for name, run in runs.items()}
+    contestants = {name: partial(milliseconds, run.step) for name, run in runs.items()}
     times: dict[str, Turns] = alternate(contestants, -(-given.repeats // _TURN), _TURN, warm_up=3, told=told)
     runs.clear()
     contestants.clear()

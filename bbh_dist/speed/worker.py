@@ -1,4 +1,4 @@
-"""One of the processes of `Processes`: builds its part of a run, then takes steps and says how long they took.
+"""One of the processes of `Processes`: builds its part of a run, then steps or trains, and says how long.
 
 Usage: python -m bbh_dist.speed.worker, questions on standard input.
 """
@@ -6,6 +6,7 @@ Usage: python -m bbh_dist.speed.worker, questions on standard input.
 import json
 import os
 import sys
+from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
 import torch
@@ -16,13 +17,32 @@ from bbh_dist.speed import experiments
 from bbh_dist.speed.ddp import DataParallel
 from bbh_dist.speed.machine import peak_memory
 from bbh_dist.speed.timing import milliseconds
+from bbh_dist.tasks import data_directory, load_task
 from bbh_dist.training import Trainer, Workers
+
+Replies = Callable[[dict[str, Any]], dict[str, Any]]
+"""Answers to questions."""
+
+
+class Loop:
+    """Trainings one after another."""
+
+    def __init__(self, experiment: Experiment, workers: Workers) -> None:
+        self.workers, self.task = workers, load_task(experiment.task, data_directory(None))
+
+    def train(self, experiment: Experiment) -> None:
+        """One training run from its start to its end, as a trial does it."""
+        trainer = Trainer(experiment, self.task, self.workers)
+        while not trainer.done:
+            trainer.run_epoch()
 
 
 class Run(Protocol):
     """Something that trains, with a count of the bytes that it has sent."""
 
-    traffic: dict[str, int]
+    @property
+    def traffic(self) -> Mapping[str, int]:
+        """Bytes by kind."""
 
     def step(self) -> None:
         """Take the next step."""
@@ -52,28 +72,44 @@ def main() -> None:
     question = json.loads(sys.stdin.readline())
     torch.set_num_threads(question["threads"])
     workers, before = joined(question), peak_memory()
-    run = built(question["kind"], Experiment.model_validate_json(question["experiment"]), workers)
+    experiment = Experiment.model_validate_json(question["experiment"])
+    if question["kind"] == "loop":
+        replies = _trainings(Loop(experiment, workers))
+    else:
+        replies = _steps(built(question["kind"], experiment, workers), workers)
     workers.wait()
     answer(before=before)
     for line in sys.stdin:
-        if json.loads(line)["do"] == "peak":
-            answer(peak=peak_memory())
-            continue
+        answer(**replies(json.loads(line)))
+    if workers.size > 1:
+        dist.destroy_process_group()
+
+
+def _steps(run: "Run", workers: Workers) -> Replies:
+    def reply(question: dict[str, Any]) -> dict[str, Any]:
+        if question["do"] == "peak":
+            return {"peak": peak_memory()}
         sent = dict(run.traffic)
         workers.wait()
         ms = milliseconds(run.step)
-        answer(ms=ms, traffic={kind: count - sent.get(kind, 0) for kind, count in run.traffic.items()})
-    if workers.size > 1:
-        dist.destroy_process_group()
+        return {"ms": ms, "traffic": {kind: count - sent.get(kind, 0) for kind, count in run.traffic.items()}}
+
+    return reply
+
+
+def _trainings(loop: "Loop") -> Replies:
+    def reply(question: dict[str, Any]) -> dict[str, Any]:
+        experiment = Experiment.model_validate_json(question["experiment"])
+        return {"ms": milliseconds(lambda: loop.train(experiment))}
+
+    return reply
 
 
 def joined(question: dict[str, Any]) -> Workers:
     """The workers of a run, when all have come."""
     if question["size"] == 1:
         return Workers()
-    dist.init_process_group(
-        "gloo", init_method=question["meet"], rank=question["rank"], world_size=question["size"]
-    )
+    dist.init_process_group("gloo", init_method=question["meet"], rank=question["rank"], world_size=question["size"])
     return Workers.of_process_group(question["size"] if question["kind"] == "sharded" else 1)
 
 

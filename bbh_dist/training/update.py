@@ -57,7 +57,7 @@ class Gradients:
         """Of the whole gradient, the same on every worker."""
         biases = {id(head.bias) for head in self.heads.values()}
         of_shards = [squared_norm(call.gradients, call.features.detach()) for call in used.values()]
-        complete = []
+        complete: list[Tensor] = []
         for tensor in self.dense.values():
             if tensor.grad is not None:
                 (of_shards if id(tensor) in biases else complete).append(tensor.grad.double().square().sum())

@@ -193,6 +193,7 @@ class Group:
             self.save()
             self.poison()
             self.count_bytes()
+            self.round()
         else:
             self.go_on()
 
@@ -249,6 +250,17 @@ class Group:
             trainer = Trainer(settings, small_task(), Workers.of_process_group(2))
             trainer.step(0, torch.arange(11))
             self.write(f"traffic-{name}", trainer.workers.traffic)
+
+    def round(self) -> None:
+        trainer = Trainer(narrow(), small_task(), workers_with(2))
+        trainer.step(0, torch.arange(11))
+        self.write("bfloat16", None, whole(trainer))
+
+
+def narrow() -> Experiment:
+    """Heads and second moments in bfloat16."""
+    method = METHODS["layerwise"] | {"generator": METHODS["layerwise"]["generator"] | {"head_precision": "bfloat16"}}
+    return experiment(method, precision="float32", optimizer={"lr": 0.01, "second_moment": "bfloat16"})
 
 
 def joined(prediction: Prediction) -> Tensor:
