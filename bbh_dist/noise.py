@@ -77,7 +77,7 @@ class Noise:
 
     def _fill_block(self, row: Tensor, name: str, sample: int, block: int, size: int, part: range) -> None:
         """Write the numbers of a block that lie in the part to their places in a row."""
-        key = (self.seed, self.purpose, self.step, sample, name, *([block] if block else []))
+        key: list[int | str] = [self.seed, self.purpose, self.step, sample, name, *([block] if block else [])]
         generator = keyed_generator(*key, device=self.device)
         first, last = block * BLOCK, min(size, (block + 1) * BLOCK)
         start, stop = max(first, part.start), min(last, part.stop)

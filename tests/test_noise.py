@@ -49,9 +49,9 @@ def threads(request: pytest.FixtureRequest) -> Iterator[int]:
 
 
 def parts(size: int) -> list[range]:
-    """Halves, quarters, nothing, single numbers, and what begins or ends beside the border of a block."""
+    """Halves, thirds, nothing, single numbers, and what begins or ends beside the border of a block."""
     found = [range(0), range(size, size), range(size), range(1), range(size - 1, size)]
-    for count in (2, 4):
+    for count in (2, 3):
         length = -(-size // count)
         found += [range(min(size, i * length), min(size, (i + 1) * length)) for i in range(count)]
     near = [border + shift for border in range(0, size + 2, BLOCK) for shift in (-1, 0, 1)]

@@ -1,5 +1,7 @@
 """How long costs take on a machine."""
 
+import math
+
 from bbh_dist.costs.machine import Machine
 from bbh_dist.costs.step import StepCosts
 from bbh_dist.costs.trace import Operation
@@ -15,10 +17,10 @@ def _operation_seconds(operation: Operation, costs: StepCosts, machine: Machine)
     """The longest of what it computes, moves and draws, and what any operation takes."""
     calls = operation.calls
     touched = operation.touched_bytes // calls
-    seconds = touched / machine.bytes_per_second(touched, in_place=operation.kind == "update")
+    seconds = touched / machine.bytes_per_second(touched)
     if operation.flops:
         rate = machine.flops_per_second(operation.kind, operation.channels) * 4 / costs.element_bytes
         seconds = max(seconds, operation.flops / calls / rate)
-    if operation.kind == "random":
-        seconds = max(seconds, touched / costs.element_bytes / machine.random_numbers)
+    rate = {"random": machine.random_numbers, "pooling": machine.pooled_numbers}.get(operation.kind, math.inf)
+    seconds = max(seconds, touched / costs.element_bytes / rate)
     return calls * (seconds + machine.operation_seconds)

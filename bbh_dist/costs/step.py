@@ -78,7 +78,7 @@ def step_costs(
     trace = Trace()
     with trace:
         _differentiate(experiment, gradients, group, input_shape, noise)
-    trace.operations += [Operation("random", 0, count * dtype.itemsize) for count in noise.numbers]
+    trace.operations += noise.operations
     return _costs(experiment, whole, gradients, trace, dict(group.traffic), dtype.itemsize)
 
 

@@ -21,6 +21,7 @@ _EMPTY = {
     _aten.new_empty_strided,
     _aten.lift_fresh,
 }
+_POOLINGS = {_aten.max_pool2d_with_indices}
 _CONVOLUTIONS = {_aten.convolution, _aten.convolution_backward}
 
 
@@ -29,7 +30,7 @@ class Operation:
     """One call, or `calls` alike, of an operation; flops and bytes are of all of them."""
 
     kind: str
-    """matmul, convolution, random, view, update, or other."""
+    """matmul, convolution, pooling, random, view, update, or other."""
     flops: int
     touched_bytes: int
     """Of inputs and results."""
@@ -94,6 +95,8 @@ class Trace(TorchDispatchMode):
         if func.is_view or packet in (_aten._unsafe_view, _aten.detach):
             return Operation("view", 0, 0, name=name)
         touched = sum(map(self._touched, inputs)) + sum(map(self._touched, outputs))
+        if packet in _POOLINGS:
+            return Operation("pooling", 0, inputs[0].nbytes, name=name)
         formula: Callable[..., int] | None = flop_registry.get(packet)
         if formula is None:
             return Operation("other", 0, touched, name=name)

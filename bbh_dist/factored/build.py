@@ -69,7 +69,9 @@ def _built(folder: Path, compiler: list[str]) -> Path:
         if result.returncode:
             result = _run([*compiler, *arguments])
         if result.returncode:
-            raise Unavailable(f"{shlex.join(compiler)} failed: {result.stderr[-300:]}; install gcc or clang, or set CC")
+            raise Unavailable(
+                f"{shlex.join(compiler)} failed: {result.stderr.strip()[-300:]}; install gcc or clang, or set CC"
+            )
         os.replace(temporary, target)
     finally:
         Path(temporary).unlink(missing_ok=True)

@@ -39,8 +39,7 @@ typedef uint16_t half __attribute__((vector_size(BYTES / 2)));
 typedef float f32;
 typedef double f64;
 typedef uint16_t bf16;
-/* What to compute in. */
-#define real_f32 f32
+#define real_f32 f32 /* what to compute in */
 #define real_bf16 f32
 #define real_f64 f64
 
@@ -118,8 +117,7 @@ INLINE VEC NAME(root)(VEC x) {
     REAL y[LANES];
     memcpy(y, &x, sizeof y);
     EACH(i, LANES) y[i] = sizeof(REAL) == 4 ? sqrtf(y[i]) : sqrt(y[i]);
-    memcpy(&x, y, sizeof y);
-    return x;
+    return LOAD(REAL, y, LANES);
 #endif
 }
 

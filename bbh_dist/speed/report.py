@@ -8,6 +8,8 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
+_WIDTH_OF_FILES = 120
+
 Column = tuple[str, Callable[[Mapping[str, Any]], str]]
 """A heading, and the text of a row."""
 
@@ -15,8 +17,10 @@ Column = tuple[str, Callable[[Mapping[str, Any]], str]]
 def show(result: Mapping[str, Any], columns: list[Column], group: str) -> None:
     """Print the rows, a line between those that differ in `group`, the machine, and what the numbers include."""
     console, machine = Console(), result["machine"]
+    if not console.is_terminal:
+        console.width = _WIDTH_OF_FILES
     columns = [(heading, text) for heading, text in columns if any(text(row) for row in result["rows"])]
-    table = Table(title=result["title"], title_justify="left", box=SIMPLE_HEAD)
+    table = Table(title=result["title"], title_justify="left", box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
     for index, (heading, _) in enumerate(columns):
         table.add_column(heading, justify="right" if index else "left", no_wrap=index == 0)
     for _, rows in itertools.groupby(result["rows"], lambda row: row.get(group)):
@@ -55,6 +59,6 @@ def size(count: float) -> str:
 
 
 TIMES: list[Column] = [
-    column("median ms", "median", number),
+    column("median\nms", "median", number),
     ("min-max", lambda row: f"{number(row['min'])}-{number(row['max'])}"),
 ]

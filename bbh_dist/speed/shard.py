@@ -24,8 +24,8 @@ COLUMNS = [
     ("contestant", lambda row: row["name"]),
     ("scaling", lambda row: row["scaling"]),
     *TIMES,
-    column("x one", "ratio", number),
-    column("x bound", "bound_ratio", number),
+    column("x\none", "ratio", number),
+    column("x\nbound", "bound_ratio", number),
     column("sent", "wire_bytes", size),
     column("carried", "loopback_bytes", size),
     column("memory", "peak_memory", size),
@@ -49,6 +49,7 @@ def measure(given: argparse.Namespace) -> dict[str, Any]:
         "time: from a barrier to the end of the slowest worker's step; memory: the largest worker's peak",
         "sent: counted bytes per step and worker, sums by the rule of a ring; carried: what the loopback interface "
         "took per step and worker, with whatever else used it and a barrier's few kB",
+        "x bound: the larger of bytes moved and operations, counted, at the best rates of one worker that is alone",
         "ddp: every worker draws all samples and computes the whole divergence, so that the objective is the same; "
         f"{given.repeats} timed steps each",
     ]

@@ -23,11 +23,10 @@ from bbh_dist.training import Trainer
 
 COLUMNS = [
     ("contestant", lambda row: row["name"]),
-    ("samples", lambda row: str(row["likelihood_samples"])),
+    ("S", lambda row: str(row["likelihood_samples"])),
     *TIMES,
-    column("x MAP", "ratio", number),
-    column("bound ms", "bound", number),
-    column("x bound", "bound_ratio", number),
+    column("x\nMAP", "ratio", number),
+    column("x\nbound", "bound_ratio", number),
     column("memory", "peak_memory", size),
 ]
 GROUP = "likelihood_samples"
@@ -50,7 +49,8 @@ def measure(given: argparse.Namespace) -> dict[str, Any]:
         "time: wall clock of Trainer.step, that is noise, weights, forward, divergence, backward, update; without "
         f"loading data; {_TURN} steps a turn, contestants in turns; x MAP is the median of the ratios within rounds",
         f"memory: most that a process of its own has held after {_STEPS_FOR_MEMORY} steps, of which the interpreter, "
-        f"torch and the data are {size(rows[0]['memory_before'])}; samples: those in the likelihood",
+        f"torch and the data are {size(rows[0]['memory_before'])}; S: weight samples in the likelihood",
+        "x bound: the larger of bytes moved and operations, counted, at this machine's own best rates",
         f"layer-wise: RMSProp, as in the paper, the others Adam; updated by {backend()}",
     ]
     return {

@@ -66,6 +66,8 @@ def test_sweeps_are_steps_of_torchs_optimisers(
 def test_the_kernel_equals_the_reference_for_every_shape(
     name: str, shape: tuple[int, int, int], dtype: torch.dtype, transposed: bool, with_feature_gradient: bool
 ) -> None:
+    # Sums of 512 terms of order 1 in another order: at most 5e-5 and 9e-14 over all of these shapes.
+    near = {"rtol": 0, "atol": 1e-4 if dtype == torch.float32 else 1e-12}
     S, D, F = shape
     found = []
     for way in (compiled, reference):
@@ -77,12 +79,11 @@ def test_the_kernel_equals_the_reference_for_every_shape(
             layer.weight, layer.state, layer.gradients, layer.features, layer.rule, 0.7, 3, 1, with_feature_gradient
         )
         if with_feature_gradient:
-            torch.testing.assert_close(gradient, alone)
+            torch.testing.assert_close(gradient, alone, **near)
         assert (gradient is not None) == with_feature_gradient
         found.append([outputs, alone, *layer.tensors()])
-    # Sums of at most 512 terms of order 1, in another order.
     for ours, theirs in zip(*found, strict=True):
-        torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-5)
+        torch.testing.assert_close(ours, theirs, **near)
 
 
 @pytest.mark.parametrize("name", RULES)

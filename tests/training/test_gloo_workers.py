@@ -36,10 +36,10 @@ from torch import Tensor
 
 from bbh_dist.training import Trainer
 
-# Torchmetrics counts in single precision.
-COARSE = ("outlier_auroc", "outlier_fpr95")
+# With its few units dead the network predicts the same for many inputs, whose ranks are then decided by the last bits.
+# These are compared between workers only; the predictions that are ranked, below.
+RANKINGS = ("outlier_auroc", "outlier_fpr95")
 FOUR = pytest.mark.cluster
-SIZES = (2, pytest.param(4, marks=FOUR))
 CASES_OF_SIZES = [
     pytest.param(size, name, shards, marks=FOUR if size == 4 else ()) for size in (2, 4) for name, shards in jobs(size)
 ]
@@ -107,9 +107,8 @@ def went_on_alone(name: str) -> Trainer:
 def check_measures(found: dict[str, Any], expected: dict[str, Any], tolerance: float = 1e-9) -> None:
     assert found.keys() == expected.keys()
     for name in found:
-        if not name.startswith("time/"):
-            here = max(tolerance, 1e-6) if name.endswith(COARSE) else tolerance
-            assert found[name] == pytest.approx(expected[name], rel=here, abs=here), name
+        if not name.startswith("time/") and (tolerance == 0 or not name.endswith(RANKINGS)):
+            assert found[name] == pytest.approx(expected[name], rel=tolerance, abs=tolerance), name
 
 
 def check_histories(found: list[dict[str, Any]], expected: list[dict[str, Any]], tolerance: float = 1e-9) -> None:

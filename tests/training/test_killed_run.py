@@ -21,7 +21,7 @@ from bbh_dist.training import Trainer
 
 JOB = str(Path(__file__).resolve().parents[2] / "jobs" / "digits5_bbh.yaml")
 EPOCHS = 3
-SETTINGS = [f"epochs={EPOCHS}", "batch_size=2", "evaluation.epoch_samples=3", "parallel.cpus_per_worker=1"]
+SETTINGS = [f"epochs={EPOCHS}", "batch_size=3", "evaluation.epoch_samples=3", "parallel.cpus_per_worker=1"]
 
 
 def arguments(folder: Path, *more: str) -> list[str]:
@@ -43,7 +43,7 @@ def kill_in_the_middle_of_the_third_epoch(folder: Path) -> None:
     while not second.exists():
         assert process.poll() is None, process.communicate()[0]
         time.sleep(0.02)
-    time.sleep(0.3)  # of about a second that the epoch takes
+    time.sleep(0.3)  # of 0.8 seconds that the epoch takes
     os.kill(process.pid, signal.SIGKILL)
     assert process.wait() == -signal.SIGKILL
     process.communicate()

@@ -1,0 +1,67 @@
+"""What is known of a task without loading it: shapes and numbers, for planning."""
+
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO
+
+import numpy as np
+
+from bbh_dist.config import DataError
+
+
+@dataclass(frozen=True)
+class TaskShape:
+    """Shape of one input, number of classes, and training examples where they are known."""
+
+    input_shape: tuple[int, ...]
+    classes: int
+    examples: int | None = None
+
+
+_BUILT_IN = {"digits5": TaskShape((1, 8, 8), 5, 541), "mnist": TaskShape((1, 28, 28), 10, 55_000)}
+
+
+def task_shape(name: str) -> TaskShape:
+    """The shape of the task that an experiment names. Of an archive the header and the labels of training are read.
+
+    Raises:
+        DataError: the archive is missing or not what it should be.
+    """
+    return _BUILT_IN.get(name) or _of_archive(Path(name.removeprefix("npz:")))
+
+
+def _of_archive(path: Path) -> TaskShape:
+    try:
+        with zipfile.ZipFile(path) as archive:
+            names = archive.namelist()
+            with archive.open("x_train.npy") as file:
+                shape = _header(file)
+            with archive.open("y_train.npy") as file:
+                labels = np.lib.format.read_array(file, allow_pickle=False)
+            return TaskShape(_input_shape(shape), int(labels.max()) + 1, _training(shape[0], "x_val.npy" in names))
+    except FileNotFoundError as error:
+        raise DataError(
+            f"{path}: no such file; to plan without data, give its shape by --input and --classes"
+        ) from error
+    except Exception as error:  # of a damaged file NumPy, zipfile, zlib and Python's parser raise a dozen kinds
+        raise DataError(f"{path}: not a readable archive of a task: {' '.join(str(error).split())}") from error
+
+
+def _header(file: IO[bytes]) -> tuple[int, ...]:
+    version = np.lib.format.read_magic(file)
+    read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+    shape: tuple[int, ...] = read(file)[0]
+    return shape
+
+
+def _input_shape(shape: tuple[int, ...]) -> tuple[int, ...]:
+    """Images stand channels last, or without channels, in the file."""
+    if len(shape) not in (2, 3, 4):
+        raise ValueError(f"x_train must have 2, 3 or 4 axes, got {shape}")
+    return {2: shape[1:], 3: (1, *shape[1:]), 4: (*shape[3:], *shape[1:3])}[len(shape)]
+
+
+def _training(examples: int, has_validation: bool) -> int:
+    """A tenth is held out where the archive has no validation part."""
+    return examples if has_validation else examples - examples // 10
