@@ -32,7 +32,9 @@ def main(arguments: Sequence[str]) -> None:
     for name in given.device:
         check_device(name)
     check_writable(given.json, "--json")
-    result = plan(experiment, _shape(given, experiment), given.device)
+    shape = _shape(given, experiment)
+    with Console(stderr=True).status("counting"):
+        result = plan(experiment, shape, given.device)
     if given.json:
         Path(given.json).write_text(json.dumps(result, indent=2), encoding="utf-8")
     show(Console(), experiment, result)

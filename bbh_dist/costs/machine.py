@@ -1,4 +1,4 @@
-"""What a machine can do, measured on the spot in a second or two, so that costs can be turned into seconds."""
+"""What a machine can do, measured on the spot, so that costs can be turned into seconds."""
 
 import itertools
 import math
@@ -10,6 +10,7 @@ import torch
 from bbh_dist.costs import measurements
 from bbh_dist.costs.step import StepCosts
 
+_CHANNELS = (1, 3, 24, 96)
 _SIZES_BYTES = (1 << 18, 1 << 21, 1 << 24, 1 << 26)
 
 
@@ -54,7 +55,7 @@ def lower_bound_seconds(costs: StepCosts, machine: Machine) -> float:
 
 
 def measure_machine(threads: int) -> Machine:
-    """This machine's throughputs on CPU with so many threads, in one process. Takes about two seconds."""
+    """This machine's throughputs on CPU with so many threads, in one process. Takes a few seconds."""
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
     try:
@@ -63,7 +64,7 @@ def measure_machine(threads: int) -> Machine:
             name="cpu",
             bandwidth=measurements.bandwidth(),
             matmul_flops=measurements.matmul_flops(),
-            conv_flops=tuple((channels, measurements.conv_flops(channels)) for channels in (1, 3, 16, 64)),
+            conv_flops=tuple((channels, measurements.conv_flops(channels)) for channels in _CHANNELS),
             operation_seconds=measurements.operation_seconds(),
             random_numbers=measurements.random_numbers(),
             pooled_numbers=measurements.pooled_numbers(),

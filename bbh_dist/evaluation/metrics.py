@@ -53,16 +53,17 @@ def measure_outliers(prediction: Prediction, outliers: Prediction) -> dict[str, 
     Raises:
         ValueError: an entropy is not a number, which a ranking would take for the largest.
     """
-    scores = torch.cat([prediction.entropy, outliers.entropy])
+    # In single precision, where entropies that differ by rounding only, as between numbers of workers, are ties.
+    scores = torch.cat([prediction.entropy, outliers.entropy]).float().cpu()
     is_outlier = torch.cat([torch.zeros(len(prediction.entropy)), torch.ones(len(outliers.entropy))])
     if scores.isnan().any():
         raise ValueError("predictive entropies must be numbers to rank them")
     from sklearn.metrics import roc_auc_score, roc_curve  # imported here: takes a second, and training needs none of it
 
-    false_positive, true_positive, _ = roc_curve(is_outlier, scores.cpu(), drop_intermediate=False)
+    false_positive, true_positive, _ = roc_curve(is_outlier, scores, drop_intermediate=False)
     return {
         "outlier_entropy_auc": entropy_auc(outliers),
-        "outlier_auroc": float(roc_auc_score(is_outlier, scores.cpu())),
+        "outlier_auroc": float(roc_auc_score(is_outlier, scores)),
         "outlier_fpr95": float(false_positive[true_positive >= _TRUE_POSITIVE_RATE].min()),
         "outlier_mutual_information": float(outliers.mutual_information.mean()),
     }

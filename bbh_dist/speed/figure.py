@@ -35,10 +35,11 @@ def bars(
     low: str = "min",
     high: str = "max",
     text_from: float = 0.0,
+    also: Sequence[float] = (),
 ) -> None:
     """A bar for every row that has `key`, with a line from `low` to `high` where it has them.
 
-    A text stands at its end, or right of `text_from`.
+    A text stands at its end, or right of `text_from`. The axis reaches down to `also`.
     `groups` says what the values of `group` are called in the legend.
     """
     from bbh_dist.report import style
@@ -61,7 +62,7 @@ def bars(
     axes.set_yticks(range(len(names)), names)
     axes.invert_yaxis()
     axes.grid(visible=False, axis="y")
-    _limit(axes, [row[key] for row in rows], [max(row.get(high, 0), row[key]) for row in rows], log=log)
+    _limit(axes, [*also, *(row[key] for row in rows)], [max(row.get(high, 0), row[key]) for row in rows], log=log)
 
 
 def marks(axes: "Axes", rows: Sequence[Row], key: str, label: str, *, group: str, groups: Mapping[Any, str]) -> None:
@@ -81,6 +82,7 @@ def _limit(axes: "Axes", values: Sequence[float], ends: Sequence[float], *, log:
 
     if not log:
         axes.set_xlim(0, 1.35 * max(ends, default=1))
+        axes.locator_params(axis="x", nbins=6)
         return
     axes.set_xscale("log")
     least, most = min(values, default=1) / 2, max(ends, default=1)

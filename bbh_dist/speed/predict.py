@@ -76,14 +76,14 @@ def draw(rows: list[dict[str, Any]], path: Path) -> None:
         from bbh_dist.report import style
 
         def text(row: Any) -> str:
-            return f"{row['percent']:.0f} %, {number(row['rate'])} examples x samples per second"
+            return f"{row['percent']:.0f} %, {number(row['rate'])} examples x samples/s"
 
         label = "speed of predictions, as a share of the bare network's forward pass [%]"
         looks: dict[str, Any] = {"group": "all", "groups": {True: "median"}, "low": "", "high": "", "text_from": 102}
         figure.bars(axes, percent, "percent", label, text, **looks)
         for place, name, line in ((100 * GOAL, "goal", "--"), (100, "bare network", "-")):
             axes.axvline(place, color=style.INK, linestyle=line, linewidth=1.2, label=name)
-        axes.set_xlim(0, 200)
+        axes.set_xlim(0, 190)
         axes.set_xticks(range(0, 101, 20))
 
     figure.draw(path, [shares], height=1.4 + 0.5 * len(percent))

@@ -72,7 +72,8 @@ def draw(rows: list[dict[str, Any]], path: Path) -> None:
             return f"{number(row['median'])} ms, {number(row['ratio'])} x MAP, {size(row['peak_memory'])}"
 
         label = "median time of a training step, line: least to most [ms]"
-        figure.bars(axes, rows, "median", label, text, group=GROUP, groups=groups, log=True)
+        bounds = [row["bound"] for row in rows]
+        figure.bars(axes, rows, "median", label, text, group=GROUP, groups=groups, log=True, also=bounds)
         figure.marks(axes, rows, "bound", "lower bound of this machine", group=GROUP, groups=groups)
 
     figure.draw(path, [times], height=0.9 + 0.35 * len(rows))

@@ -198,6 +198,7 @@ def _gone(pid: int) -> bool:
     return False
 
 
+@pytest.mark.cluster
 def test_two_ray_workers_equal_one_process(tmp_path: Path) -> None:
     (tmp_path / "job.yaml").write_text(
         "{task: digits5, network: 'mlp:16', epochs: 2, batch_size: 45, precision: float64,\n"
