@@ -49,10 +49,12 @@ def _seconds(work: Callable[[], object]) -> float:
 def bandwidth() -> float:
     """Of a triad a = a + s b over arrays larger than any cache, in place, so that nothing is fetched to be overwritten.
 
-    By the quickest quarter of short parts, in most of which other processes do not come between.
+    By the quickest quarter of short parts, in most of which other processes do not come between; where threads wait for
+    each other, longer ones suffer less from it.
     """
     array_bytes = max([_BEYOND_CACHE_BYTES, *_cache_sizes()])
-    a, b = (torch.ones(array_bytes // 4).split(_PART_BYTES // 4) for _ in range(2))
+    part_bytes = _PART_BYTES * (1 if torch.get_num_threads() == 1 else 16)
+    a, b = (torch.ones(array_bytes // 4).split(part_bytes // 4) for _ in range(2))
     times = []
     for x, y in [*zip(a, b, strict=True)] * 2:
         started = time.perf_counter()
