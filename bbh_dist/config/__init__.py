@@ -1,20 +1,10 @@
 """What a run is: typed experiments and search spaces, read from YAML with one-line errors."""
 
 from bbh_dist.config.errors import ConfigError, DataError, Mistake
-from bbh_dist.config.experiment import (
-    Anneal,
-    BbhMethod,
-    EarlyStop,
-    Evaluation,
-    Experiment,
-    Generator,
-    MapMethod,
-    Optimizer,
-    Parallel,
-    SemiImplicit,
-)
+from bbh_dist.config.experiment import EarlyStop, Evaluation, Experiment, Optimizer, Parallel
 from bbh_dist.config.load import load_experiment, load_space, override, to_yaml
 from bbh_dist.config.measures import MEASURES, Measure
+from bbh_dist.config.methods import Anneal, BbhMethod, Generator, MapMethod, MethodConfig, SemiImplicit
 from bbh_dist.config.space import Final, Objective, Parameter, Sampler, Scheduler, SearchSpace
 
 __all__ = [
@@ -30,6 +20,7 @@ __all__ = [
     "Generator",
     "MapMethod",
     "Measure",
+    "MethodConfig",
     "Mistake",
     "Objective",
     "Optimizer",

@@ -2,123 +2,16 @@
 
 import os
 import re
-from typing import Annotated, ClassVar, Literal, Self
+from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from bbh_dist.config.errors import RuleError, nearest
+from bbh_dist.config.methods import MethodConfig
+from bbh_dist.config.model import Frozen, PositiveInt, Seed
 
 TASKS = ("digits5", "mnist")
 NETWORKS = ("mlp", "lenet", "resnet18", "wrn-28-10")
-
-PositiveInt = Annotated[int, Field(ge=1, lt=2**63)]
-Seed = Annotated[int, Field(ge=0, lt=2**63)]
-
-
-class Frozen(BaseModel):
-    """Immutable, strict about types, closed to unknown keys."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
-
-
-class Generator(Frozen):
-    """The hypernetwork that turns noise into weights."""
-
-    kind: Literal["single", "sliced", "layerwise"] = "single"
-    """One generator for all slices, one per tensor emitting output units, one per tensor emitting it whole."""
-    hidden: Annotated[tuple[PositiveInt, ...], Field(min_length=1, strict=False)] = (64, 256, 512)
-    """Units of the hidden layers, at least one layer. Default: the paper."""
-    noise_dim: Annotated[int, Field(ge=1, le=65_536)] = 8
-    """Dimensions of the noise z. Default: the paper."""
-    shared_noise: bool = True
-    """Whether one z per weight sample feeds everything (aligned; default: the paper). False draws one per tensor, for
-    `single` one per slice."""
-    head_precision: Literal["float32", "bfloat16"] = "float32"
-    """How the heads of `layerwise` are stored; bfloat16, rounded stochastically, halves their bytes."""
-
-    @model_validator(mode="after")
-    def _bfloat16_is_for_layerwise(self) -> Self:
-        if self.head_precision == "bfloat16" and self.kind != "layerwise":
-            rule = f"must be float32 for the {self.kind} generator, whose heads are small"
-            raise RuleError(rule, key="head_precision", got=self.head_precision)
-        return self
-
-
-class SemiImplicit(Frozen):
-    """Settings of the semi-implicit posterior w = G(z) + sigma * eps (Yin & Zhou 2018)."""
-
-    inner_samples: Annotated[int, Field(ge=0, le=4096)] | None = None
-    """Other draws of z that bound log q(w), K in the paper; 0 bounds by each conditional alone.
-    Default: those of the step, kl_samples - 1, which cost nothing."""
-    initial_stddev: Annotated[float, Field(ge=1e-6, le=10)] = 0.2
-    """Sigma at the start, in units of each tensor's scale (He's for kernels). Default: measured on MNIST."""
-
-
-class Anneal(Frozen):
-    """KL weight over time: 0 until `start`, then linear to `kl_weight` over `epochs`."""
-
-    start: Annotated[float, Field(ge=0)] = 0.0
-    """Epochs at weight 0. Default: none, the semi-implicit bound needs none; the paper 5 (MNIST), 20 (CIFAR5)."""
-    epochs: Annotated[float, Field(ge=0)] = 0.0
-    """Epochs from 0 to full weight. Default: none; the paper 15."""
-
-
-class MapMethod(Frozen):
-    """Maximum a posteriori: one point estimate, an L2 penalty on the kernels."""
-
-    likelihood_samples: ClassVar[int] = 1
-    likelihood: ClassVar[str] = "mean_log"
-    name: Literal["map"]
-    prior_stddev: Annotated[float, Field(ge=1e-6, le=1e6)] = 1.0
-    """Standard deviation of the Gaussian prior on kernels. Default: the paper."""
-    kl_weight: Annotated[float, Field(ge=0)] = 1.0
-    """Factor on the penalty."""
-    anneal: Anneal = Anneal()
-
-    @property
-    def samples_per_step(self) -> int:
-        """Weight samples drawn in a training step."""
-        return 1
-
-
-class BbhMethod(Frozen):
-    """Bayes by Hypernet (Pawlowski et al. 2017)."""
-
-    name: Literal["bbh"]
-    generator: Generator = Generator()
-    divergence: Literal["semi_implicit", "knn", "knn_marginal", "gaussian"] = "semi_implicit"
-    """How KL(q||p) is estimated. Only `semi_implicit` trains well at full KL weight; the paper used `knn`."""
-    semi_implicit: SemiImplicit = SemiImplicit()
-    prior_stddev: Annotated[float, Field(ge=1e-6, le=1e6)] = 1.0
-    """Standard deviation of the factorised Gaussian prior. Default: the paper."""
-    kl_weight: Annotated[float, Field(ge=0)] = 1.0
-    """Factor on the KL; 1 is the ELBO."""
-    anneal: Anneal = Anneal()
-    kl_samples: Annotated[int, Field(ge=1, le=4096)] = 5
-    """Weight samples in the KL estimate of a step. Default: the paper."""
-    likelihood_samples: Annotated[int, Field(ge=1, le=4096)] = 1
-    """Weight samples in the likelihood of a step, the first ones of the same draw. Default: the paper."""
-    likelihood: Literal["mean_log", "log_mean"] = "mean_log"
-    """Mean over samples of the log-likelihood (the ELBO) or log of the mean likelihood (the paper's option)."""
-
-    @model_validator(mode="after")
-    def _estimators_have_samples(self) -> Self:
-        if self.divergence != "semi_implicit" and self.kl_samples < 2:
-            rule = f"must be at least 2 for the {self.divergence} divergence"
-            raise RuleError(rule, key="kl_samples", got=self.kl_samples)
-        if self.kl_samples < 2 and self.semi_implicit.inner_samples is None:
-            rule = "must be at least 2, or semi_implicit.inner_samples be set: alone, z could only shrink"
-            raise RuleError(rule, key="kl_samples", got=self.kl_samples)
-        return self
-
-    @property
-    def samples_per_step(self) -> int:
-        """Weight samples drawn in a training step."""
-        return max(self.kl_samples, self.likelihood_samples)
-
-
-Method = Annotated[MapMethod | BbhMethod, Field(discriminator="name")]
-METHODS = ("map", "bbh")
 
 
 class Optimizer(Frozen):
@@ -154,7 +47,7 @@ class Parallel(Frozen):
     """Data-parallel workers; each takes its share of every global batch."""
     shards: Annotated[int, Field(ge=1, le=4096)] | None = None
     """Workers over which the sampling of weights is split; must divide `workers`, the others are replicas.
-    Default: all of them for bbh; 1 for map, which samples nothing."""
+    Default: all of them for bbh; 1 for other methods, which have nothing to split."""
     cpus_per_worker: PositiveInt | None = None
     """CPU cores, and threads, of a worker. Default: 1, but all of the machine's for a training run on its own."""
     use_gpu: bool = False
@@ -185,7 +78,7 @@ class Experiment(Frozen):
     network: str = "mlp"
     """lenet, resnet18, wrn-DEPTH-WIDTH such as wrn-28-10 or wrn-16-4, mlp (one hidden layer of 100 units), or mlp:64-32
     for other hidden layers."""
-    method: Method
+    method: Annotated[MethodConfig, Field(discriminator="name")]
     """The approximate posterior and its settings."""
     optimizer: Optimizer = Optimizer()
     """How its parameters are trained."""
@@ -242,8 +135,9 @@ class Experiment(Frozen):
         shards, workers = self.parallel.shards, self.parallel.workers
         if shards is not None and workers % shards:
             raise RuleError(f"must divide parallel.workers, {workers}", key="parallel.shards", got=shards)
-        if shards not in (None, 1) and self.method.name == "map":
-            raise RuleError("must be 1 for map, which samples nothing", key="parallel.shards", got=shards)
+        if shards not in (None, 1) and not self.method.splits_samples:
+            rule = f"must be 1 for {self.method.name}, which splits no weight samples"
+            raise RuleError(rule, key="parallel.shards", got=shards)
         return self
 
     @model_validator(mode="after")
@@ -268,7 +162,7 @@ class Experiment(Frozen):
     @property
     def shards(self) -> int:
         """Workers over which the sampling of weights is split."""
-        if self.method.name == "map":
+        if not self.method.splits_samples:
             return 1
         return self.parallel.shards or self.parallel.workers
 

@@ -8,13 +8,13 @@ from typing import Any, TypeVar, get_args
 from pydantic import BaseModel, ValidationError
 
 from bbh_dist.config.errors import ConfigError, Mistake, RuleError, nearest, shown
-from bbh_dist.config.experiment import METHODS, BbhMethod, Experiment, MapMethod
+from bbh_dist.config.experiment import Experiment
+from bbh_dist.config.methods import METHODS
 from bbh_dist.config.source import KeyPath, Source, parse_assignment, read_source, write_source
 from bbh_dist.config.space import Parameter, SearchSpace
 
 Model = TypeVar("Model", bound=BaseModel)
 
-_METHOD_MODELS: dict[str, type[BaseModel]] = {"map": MapMethod, "bbh": BbhMethod}
 _TYPE_RULES = {
     "int_type": "must be an integer",
     "float_type": "must be a number",
@@ -131,7 +131,7 @@ def _mistake(model: type[BaseModel], source: Source, item: Any) -> Mistake:
     if kind == "extra_forbidden":
         return _unknown_key(source, path, _fields(model, item["loc"][:-1]))
     if kind == "union_tag_invalid":
-        return _choice_mistake(source, (*path, "name"), value["name"], METHODS)
+        return _choice_mistake(source, (*path, "name"), value["name"], list(METHODS))
     if kind == "union_tag_not_found":
         path = (*path, "name")
         return Mistake(source.where(path), f"required key is missing, one of {', '.join(METHODS)}", _join(path))
@@ -143,7 +143,7 @@ def _mistake(model: type[BaseModel], source: Source, item: Any) -> Mistake:
 
 
 def _unknown_key(source: Source, path: KeyPath, known: Sequence[str]) -> Mistake:
-    owners = [name for name, method in _METHOD_MODELS.items() if path[-1] in method.model_fields]
+    owners = [name for name, method in METHODS.items() if path[-1] in method.model_fields]
     if path[-2:-1] == ("method",) and owners:
         return Mistake(source.where(path), f"only the {' or '.join(owners)} method has this key", _join(path))
     suggestion = nearest(path[-1], known)
@@ -195,7 +195,7 @@ def _fields(model: type[BaseModel], loc: KeyPath) -> list[str]:
     """Known keys of the model that one of pydantic's locations leads to."""
     models: list[type[BaseModel]] = [model]
     for part in loc:
-        if (chosen := _METHOD_MODELS.get(str(part))) in models:
+        if (chosen := METHODS.get(str(part))) in models:
             models = [chosen]
             continue
         inner = [found.model_fields[str(part)].annotation for found in models if part in found.model_fields]

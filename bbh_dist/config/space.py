@@ -7,8 +7,9 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, field_validator, model_validator
 
 from bbh_dist.config.errors import RuleError, nearest
-from bbh_dist.config.experiment import Experiment, Frozen, PositiveInt, Seed
+from bbh_dist.config.experiment import Experiment
 from bbh_dist.config.measures import MEASURES, Direction
+from bbh_dist.config.model import Frozen, PositiveInt, Seed
 
 IntegerRange = Annotated[list[int], Field(min_length=2, max_length=2)]
 NumberRange = Annotated[list[float], Field(min_length=2, max_length=2)]

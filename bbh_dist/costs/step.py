@@ -84,7 +84,7 @@ def step_costs(
 
 def _shards(experiment: Experiment, workers: int) -> int:
     """Shards where an experiment has so many workers."""
-    if experiment.method.name == "map":
+    if not experiment.method.splits_samples:
         return 1
     return experiment.parallel.shards or workers
 
@@ -96,7 +96,8 @@ def _differentiate(
     config, method = experiment.method, gradients.method
     batch = torch.empty(experiment.batch_size, dtype=torch.int64, device=META)
     samples = workers.samples(config.likelihood_samples, splittable=config.likelihood == "mean_log")
-    share = workers.examples(batch, samples)
+    own = workers.examples(len(batch), samples)
+    share = batch[own.start : own.stop]
     inputs = torch.empty(len(share), *input_shape, dtype=noise.dtype, device=META)
     with gradients.collecting():
         drawn = method.draw(noise)

@@ -60,10 +60,12 @@ def predict(method: Method, inputs: Tensor, noise: Noise, workers: Workers = _AL
     for samples in _chunks(noise.samples[share.own.start : share.own.stop]):
         drawn = method.draw(replace(noise, samples=samples))
         for own, part, batch in _passes(method, workers, share, len(samples), inputs):
-            parts = [_sums(method(some, drawn, own)) for some in inputs[part].split(batch)]
+            firsts = range(part.start, max(part.stop, part.start + 1), batch)  # of none, too, one call
+            some = inputs[part.start : part.stop].split(batch)
+            parts = [_sums(method(x, drawn, own, first)) for first, x in zip(firsts, some, strict=True)]
             if sums is None:
                 sums = parts[0].new_zeros(len(inputs), parts[0].shape[1])
-            sums[part] += torch.cat(parts)
+            sums[part.start : part.stop] += torch.cat(parts)
     assert sums is not None
     sums = workers.sum(sums, "predictions") / len(noise)
     return Prediction(sums[:, :-1], sums[:, -1])
@@ -77,14 +79,13 @@ def _sums(logits_SBC: Tensor) -> Tensor:
 
 def _passes(
     method: Method, workers: Workers, share: SampleShare, drawn: int, inputs: Tensor
-) -> list[tuple[SampleShare, Tensor, int]]:
-    """This worker's passes over what was drawn: some of the samples, indices of its examples, and how many at once."""
-    rows = torch.arange(len(inputs), device=inputs.device)
+) -> list[tuple[SampleShare, range, int]]:
+    """This worker's passes over what was drawn: some of the samples, its share of the examples, how many at once."""
     if method.shards.count > 1:
         # Shards have drawn their rows of all of these samples, and now each gets some of them whole.
         own = workers.samples(drawn)
-        return [(own, workers.examples(rows, own), max(1, _EXAMPLES_TIMES_SAMPLES // len(own.own)))]
-    part = workers.examples(rows, share)
+        return [(own, workers.examples(len(inputs), own), max(1, _EXAMPLES_TIMES_SAMPLES // len(own.own)))]
+    part = workers.examples(len(inputs), share)
     limit = min(_IN_CACHE, _EXAMPLES_TIMES_SAMPLES) if inputs.device.type == "cpu" else _EXAMPLES_TIMES_SAMPLES
     most = max(1, min(drawn, limit // max(1, min(len(part), _IN_CACHE))))
     together = max(size for size in range(1, most + 1) if drawn % size == 0)

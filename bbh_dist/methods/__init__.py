@@ -2,7 +2,7 @@
 
 import torch
 
-from bbh_dist.config import BbhMethod, MapMethod
+from bbh_dist.config import MapMethod, MethodConfig
 from bbh_dist.methods.bbh import BayesByHypernet
 from bbh_dist.methods.map import MAP
 from bbh_dist.methods.method import Method
@@ -12,9 +12,7 @@ from bbh_dist.sharding import ALONE, Shards
 __all__ = ["MAP", "BayesByHypernet", "Method", "build_method"]
 
 
-def build_method(
-    config: MapMethod | BbhMethod, network: Network, generator: torch.Generator, shards: Shards = ALONE
-) -> Method:
+def build_method(config: MethodConfig, network: Network, generator: torch.Generator, shards: Shards = ALONE) -> Method:
     """The method that an experiment names, or a shard of it; `generator` decides its initial parameters."""
     if isinstance(config, MapMethod):
         return MAP(config, network, generator, shards)

@@ -59,7 +59,9 @@ class BayesByHypernet(Method):
         means = self.generator(noise)
         return WeightSamples(noise, means, None if self.log_stddevs is None else self._normal(noise, "eps"))
 
-    def forward(self, inputs: Tensor, drawn: WeightSamples, samples: SampleShare | None = None) -> Tensor:
+    def forward(
+        self, inputs: Tensor, drawn: WeightSamples, samples: SampleShare | None = None, first: int = 0
+    ) -> Tensor:
         """Logits (S, B, C) of inputs (B, ...)."""
         samples = samples or SampleShare(len(drawn.noise))
         if samples not in drawn.whole:

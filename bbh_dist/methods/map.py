@@ -36,7 +36,7 @@ class MAP(Method):
     def draw(self, noise: Noise) -> None:
         """Nothing: a point estimate has one sample, whatever the noise."""
 
-    def forward(self, inputs: Tensor, drawn: None, samples: SampleShare | None = None) -> Tensor:
+    def forward(self, inputs: Tensor, drawn: None, samples: SampleShare | None = None, first: int = 0) -> Tensor:
         """Logits (1, B, C) of inputs (B, ...)."""
         tensors = self.network.tensors
         flat = self.shards.weights([weight.view(1, -1) for weight in self.weights], [[t.size for t in tensors]])

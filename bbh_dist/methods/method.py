@@ -31,8 +31,12 @@ class Method(nn.Module, ABC):
         """Weight samples, one per sample of the noise, decided by its keys."""
 
     @abstractmethod
-    def forward(self, inputs: Tensor, drawn: Any, samples: SampleShare | None = None) -> Tensor:
-        """Logits (S, B, C) of inputs (B, ...) under a share of the drawn weights, all of them by default."""
+    def forward(self, inputs: Tensor, drawn: Any, samples: SampleShare | None = None, first: int = 0) -> Tensor:
+        """Logits (S, B, C) of inputs (B, ...) under a share of the drawn weights, all of them by default.
+
+        `first` is the place of the first input in its batch or data set. It keys the noise of methods that have some
+        for every example, so that nothing depends on who evaluates an example, or beside which others.
+        """
 
     @abstractmethod
     def divergence(self, drawn: Any) -> Tensor:

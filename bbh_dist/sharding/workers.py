@@ -60,12 +60,15 @@ class Workers:
         workers = self.size if self.shards.count == 1 else self.shards.count
         return SampleShare.among(count, workers, self.rank) if splittable else SampleShare(count)
 
-    def examples(self, rows: Tensor, samples: SampleShare) -> Tensor:
-        """This worker's rows: contiguous parts whose lengths differ by at most one.
+    def examples(self, count: int, samples: SampleShare) -> range:
+        """This worker's share of `count` examples: contiguous parts whose lengths differ by at most one.
 
-        Each row belongs to as many workers as there are groups of samples.
+        Each example belongs to as many workers as there are groups of samples.
         """
-        return rows.tensor_split(self.size // samples.groups)[self.rank // samples.groups]
+        parts, index = self.size // samples.groups, self.rank // samples.groups
+        length, longer = divmod(count, parts)
+        start = index * length + min(index, longer)
+        return range(start, start + length + (index < longer))
 
     def sum(self, tensor: Tensor, kind: str = "metrics") -> Tensor:
         """The sum over workers, the same on each; in place."""

@@ -54,7 +54,7 @@ class WorkersPart(nn.Module):
     def forward(
         self, inputs: Tensor, labels: Tensor, noise: Noise, samples: SampleShare, sizes: dict[str, int]
     ) -> Tensor:
-        """The worker's loss; `sizes` are those of the global batch and the training data."""
+        """The worker's loss; `sizes` are `first`, its place in the batch, and those of batch and training data."""
         drawn, weight = self.method.draw(noise), self.config.kl_weight / self.workers
         loss = objective(
             self.method,
@@ -63,9 +63,8 @@ class WorkersPart(nn.Module):
             labels,
             drawn,
             samples,
-            batch=sizes["batch"],
-            examples=sizes["examples"],
             kl_weight=weight,
+            **sizes,
         )
         return self.workers * loss.part
 
@@ -74,8 +73,9 @@ def worker_loss(trainer: Trainer, part: nn.Module, workers: Workers, batch: Tens
     """A worker's loss in step `number`, of its share of a global batch of indices, with the samples that ours draws."""
     config, train = trainer.experiment.method, trainer.task.train
     samples = workers.samples(config.likelihood_samples, splittable=config.likelihood == "mean_log")
-    share = workers.examples(batch, samples)
+    own = workers.examples(len(batch), samples)
+    share = batch[own.start : own.stop]
     noise = Noise(trainer.experiment.seed, "train", number, range(config.samples_per_step), dtype=trainer.dtype)
-    sizes = {"batch": len(batch), "examples": len(train)}
+    sizes = {"first": own.start, "batch": len(batch), "examples": len(train)}
     loss: Tensor = part(train.inputs[share], train.labels[share], noise, samples, sizes)
     return loss

@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 
 from torch import Tensor
 
-from bbh_dist.config import Anneal, BbhMethod, MapMethod
+from bbh_dist.config import Anneal, MethodConfig
 from bbh_dist.methods import Method
 from bbh_dist.sharding import SampleShare
 
@@ -41,21 +41,22 @@ def negative_log_likelihood(logits_SBC: Tensor, labels_B: Tensor, form: str) -> 
 
 def objective(
     method: Method,
-    config: MapMethod | BbhMethod,
+    config: MethodConfig,
     inputs: Tensor,
     labels: Tensor,
     drawn: Any,
     samples: SampleShare,
     *,
+    first: int = 0,
     batch: int,
     examples: int,
     kl_weight: float,
 ) -> Loss:
-    """This worker's part of the objective for its share (inputs, labels) of a batch of `batch` examples.
+    """This worker's part of the objective for its share (inputs, labels), from `first` on, of a batch of `batch`.
 
     `samples` is its share of the weight samples in the likelihood. `examples` is N, all training examples.
     """
-    logits = method(inputs, drawn, samples)
+    logits = method(inputs, drawn, samples, first)
     nll_sum = negative_log_likelihood(logits, labels, config.likelihood).sum() / samples.groups
     kl = method.divergence(drawn)
     return Loss(nll_sum / batch + kl * (kl_weight / examples), nll_sum.detach(), kl.detach())

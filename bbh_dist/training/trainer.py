@@ -157,7 +157,8 @@ class Trainer:
         experiment, train = self.experiment, self.task.train
         config, kl_weight = experiment.method, self._kl_weight(step)
         samples = self.workers.samples(config.likelihood_samples, splittable=config.likelihood == "mean_log")
-        share = self.workers.examples(batch, samples)
+        own = self.workers.examples(len(batch), samples)
+        share = batch[own.start : own.stop]
         number = self.epoch * self.steps_per_epoch + step
         progress = number / (experiment.epochs * self.steps_per_epoch)
         lr = experiment.optimizer.lr * schedule_factor(experiment.optimizer.schedule, progress)
@@ -169,6 +170,7 @@ class Trainer:
                 train.labels[share],
                 self.method.draw(self._noise("train", number, config.samples_per_step)),
                 samples,
+                first=own.start,
                 batch=len(batch),
                 examples=len(train),
                 kl_weight=kl_weight,

@@ -141,7 +141,10 @@ BROKEN: list[tuple[str, bytes, tuple[str, ...]]] = [
     (
         "searched method",
         _spoiled("optimizer.lr:\n    loguniform: [1e-4, 1e-1]", "method.name:\n    choice: [bbh, map]"),
-        (":13: search.method.name: ", 'the value "map" makes method.generator wrong: only the bbh method has this key'),
+        (
+            ":13: search.method.name: ",
+            'the value "map" makes method.likelihood_samples wrong: only the bbh method has this key',
+        ),
     ),
     (
         "when on an unknown key",

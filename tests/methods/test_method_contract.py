@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from bbh_dist.config import BbhMethod, MapMethod
+from bbh_dist.config import BbhMethod, MapMethod, MethodConfig
 from bbh_dist.methods import Method, build_method
 from bbh_dist.networks import build_network
 from bbh_dist.noise import Noise, keyed_generator
@@ -25,11 +25,11 @@ class MethodContract:
     samples = 4
 
     @pytest.fixture(params=["mlp:5", "lenet"])
-    def method(self, config: MapMethod | BbhMethod, request: pytest.FixtureRequest) -> Method:
+    def method(self, config: MethodConfig, request: pytest.FixtureRequest) -> Method:
         return self.built(config, request.param)
 
     @staticmethod
-    def built(config: MapMethod | BbhMethod, network: str, seed: int = 0) -> Method:
+    def built(config: MethodConfig, network: str, seed: int = 0) -> Method:
         return build_method(config, build_network(network, (2, 16, 17), 3), keyed_generator("initial", seed))
 
     @staticmethod
@@ -46,7 +46,7 @@ class MethodContract:
         assert torch.isfinite(divergence)
         assert torch.equal(method(IMAGES, drawn, SampleShare(min(2, self.samples))), logits[:2])
 
-    def test_every_parameter_has_a_finite_gradient(self, method: Method, config: MapMethod | BbhMethod) -> None:
+    def test_every_parameter_has_a_finite_gradient(self, method: Method, config: MethodConfig) -> None:
         drawn = method.draw(NOISE)
         loss = objective(
             method, config, IMAGES, LABELS, drawn, SampleShare(1), batch=6, examples=50, kl_weight=1.0
@@ -57,7 +57,7 @@ class MethodContract:
             assert torch.isfinite(parameter.grad).all(), name
             assert parameter.grad.any(), name
 
-    def test_the_seed_decides_all_bits(self, method: Method, config: MapMethod | BbhMethod) -> None:
+    def test_the_seed_decides_all_bits(self, method: Method, config: MethodConfig) -> None:
         network = "lenet" if "conv1" in method.network.layers else "mlp:5"
         assert all(map(torch.equal, self.results(method), self.results(self.built(config, network))))
         assert not torch.equal(self.results(method)[0], self.results(self.built(config, network, seed=1))[0])
@@ -69,12 +69,12 @@ class MethodContract:
         torch.testing.assert_close(fewer, logits[:2], rtol=1e-5, atol=1e-5)
         assert not any(torch.allclose(a, b) for a, b in itertools.combinations(logits, 2))
 
-    def test_state_round_trip_gives_the_same_predictions(self, method: Method, config: MapMethod | BbhMethod) -> None:
+    def test_state_round_trip_gives_the_same_predictions(self, method: Method, config: MethodConfig) -> None:
         other = self.built(config, "lenet" if "conv1" in method.network.layers else "mlp:5", seed=1)
         other.load_state_dict(method.state_dict())
         assert all(map(torch.equal, self.results(method), self.results(other)))
 
-    def test_double_precision_agrees_with_single(self, config: MapMethod | BbhMethod) -> None:
+    def test_double_precision_agrees_with_single(self, config: MethodConfig) -> None:
         """Evaluated on the same noise, drawn in single precision; tolerance 1e-3 for the divergence's distances."""
         method = self.built(config, "mlp:5")
         single = self.results(method)

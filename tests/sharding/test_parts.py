@@ -53,7 +53,7 @@ def test_every_pair_of_sample_and_example_belongs_to_one_worker(
         workers = Workers(rank, size)
         share = workers.samples(count, splittable=splittable)
         assert splittable or share.own == range(count)
-        own = workers.examples(torch.arange(examples), share).tolist()
+        own = workers.examples(examples, share)
         lengths.append(len(own))
         seen.update((sample, example) for sample in share.own for example in own)
     assert seen == {(sample, example): 1 for sample in range(count) for example in range(examples)}

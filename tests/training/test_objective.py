@@ -29,7 +29,7 @@ def fixed_method() -> Method:
     """A method whose logits and divergence are the constants above."""
 
     class Fixed(SimpleNamespace):
-        def __call__(self, inputs: Tensor, drawn: None, samples: SampleShare) -> Tensor:
+        def __call__(self, inputs: Tensor, drawn: None, samples: SampleShare, first: int) -> Tensor:
             return LOGITS[list(samples.own)][:, inputs]
 
         def divergence(self, drawn: None) -> Tensor:
@@ -51,7 +51,7 @@ def test_the_objective_by_hand_divides_the_kl_by_n_once(form: str, size: int) ->
     for rank in range(size):
         workers = Workers(rank, size)
         samples = workers.samples(SAMPLES, splittable=form == "mean_log")
-        share = workers.examples(torch.arange(BATCH), samples)
+        share = torch.tensor(workers.examples(BATCH, samples), dtype=torch.int64)
         sizes = {"batch": BATCH, "examples": N, "kl_weight": WEIGHT}
         parts.append(objective(fixed_method(), config, share, LABELS[share], None, samples, **sizes))
     likelihood = [float(loss.part) - WEIGHT * KL / N for loss in parts]
