@@ -1,8 +1,6 @@
 """One tracked training run, in this process or over several workers: what `python -m bbh_dist.train` does."""
 
-import json
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -85,22 +83,29 @@ class TrainingRun:
         return {**trainer.history[-1], **measures, "details": {"curves": curves, "history": trainer.history}}
 
     def _train_over_workers(self) -> dict[str, Any]:
-        from bbh_dist.cluster.data_parallel import REPORTS, fit_and_poll, last_report
+        from bbh_dist.cluster.data_parallel import fit_and_poll
+        from bbh_dist.cluster.reports import FAILURE, Reports
         from bbh_dist.cluster.session import cluster, concurrency
 
-        follower = _Follower(self.folder.path / REPORTS)
-        follower.catch_up(self._track)  # what stood there before a resume has been shown
+        reports = Reports(self.folder.path)
+        reports.repair()
+        for report in reports.unread():  # what stood there before a resume has been shown
+            self._track(report)
+
+        def show() -> None:
+            for report in reports.unread():
+                self._report(report)
+
         with cluster(self.options.address, self.options.verbose) as available:
             concurrency(self.experiment.parallel, available)
-            settings: dict[str, Any] = {"data": self.data, "folder": self.folder.path, "final": True}
             try:
-                fit_and_poll(self.experiment, lambda: follower.catch_up(self._report), **settings, restarts=_RESTARTS)
+                fit_and_poll(self.experiment, show, data=self.data, folder=self.folder.path, restarts=_RESTARTS)
             except RuntimeError as error:
                 raise RunFailed(f"the workers were lost: {' '.join(str(error).split())[:300]}") from error
-        follower.catch_up(self._report)
-        last = last_report(self.folder.path)
-        if "failure" in last:
-            raise RunFailed(last["failure"])
+        show()
+        last = reports.last()
+        if FAILURE in last:
+            raise RunFailed(last[FAILURE])
         return last
 
     def _report(self, result: dict[str, Any]) -> None:
@@ -190,21 +195,3 @@ class _StepBar:
 
     def __exit__(self, *error: object) -> None:
         self._progress.stop()
-
-
-class _Follower:
-    """Hands on each line that the first worker appends to its reports, once and whole."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self._read = 0
-
-    def catch_up(self, report: Callable[[dict[str, Any]], object]) -> None:
-        """Hand on the lines that have been appended since."""
-        if not self.path.exists():
-            return
-        with open(self.path, encoding="utf-8") as file:
-            file.seek(self._read)
-            while (line := file.readline()).endswith("\n"):
-                report(json.loads(line))
-                self._read = file.tell()

@@ -10,9 +10,9 @@ from ray.tune.experiment import Trial
 from ray.tune.schedulers import AsyncHyperBandScheduler, FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
-from bbh_dist.cluster.data_parallel import release
 from bbh_dist.cluster.jobs import Job, JobSource, Observer, Outcome
-from bbh_dist.cluster.trainables import DETAILS, FAILURE, FINISHED, OneWorkerTrial, several_workers_trial
+from bbh_dist.cluster.reports import DETAILS, FAILURE, FINISHED
+from bbh_dist.cluster.trainables import OneWorkerTrial, SeveralWorkersTrial
 from bbh_dist.config import Parallel, SearchSpace
 
 _RESTARTS = 2
@@ -78,12 +78,9 @@ class _Bridge:
             "experiment": job.experiment.model_dump_json(),
             "final": job.final,
             "data": self.data,
-            "folder": str(self.workers_folder(job)),
+            # Where a run of several workers keeps its checkpoints and reports, on a resume as well.
+            "folder": str(self.folder / "workers" / job.name),
         }
-
-    def workers_folder(self, job: Job) -> Path:
-        """Where a run of several workers keeps its checkpoints and reports, on a resume as well."""
-        return self.folder / "workers" / job.name
 
     def result(self, name: str, result: dict[str, Any]) -> None:
         job, _, last = self.running[name]
@@ -95,8 +92,6 @@ class _Bridge:
 
     def end(self, name: str, error: str | None) -> None:
         job, started, last = self.running.pop(name)
-        if job.experiment.parallel.workers > 1:
-            release(self.workers_folder(job))
         # Tune's time is the trial's own; the clock here has waited for the actor to start, too.
         outcome = _outcome(last, error, last.get("time_total_s", time.monotonic() - started))
         # The source last: a job whose end only it had not heard of is run again, one that only the others had not
@@ -119,13 +114,14 @@ def run_jobs(
 ) -> None:
     """Run `count` jobs of a source, `concurrent` at a time; returns when all have ended.
 
-    A job that fails is one failed job. An actor that dies is restarted twice, its job from the beginning.
+    A job that fails is one failed job. One whose actor or workers die is restarted twice, from the beginning where one
+    worker trains it, else from its newest checkpoint.
     """
     bridge = _Bridge(source, observers, data, folder)
     trainable: Any = OneWorkerTrial
     resources: dict[str, float] = {"CPU": parallel.cpus_per_worker or 1, "GPU": int(parallel.use_gpu)}
     if parallel.workers > 1:
-        trainable, resources = several_workers_trial, _DRIVER
+        trainable, resources = SeveralWorkersTrial, _DRIVER
     tuner = tune.Tuner(
         tune.with_resources(trainable, resources),
         tune_config=tune.TuneConfig(
@@ -133,7 +129,7 @@ def run_jobs(
             scheduler=scheduler or FIFOScheduler(),
             num_samples=count,
             max_concurrent_trials=concurrent,
-            reuse_actors=parallel.workers == 1,
+            reuse_actors=True,
             trial_name_creator=_trial_name,
             trial_dirname_creator=_trial_name,
         ),

@@ -1,29 +1,22 @@
-"""What runs inside a Tune trial: the training loop in the trial's own actor, or a Ray Train run of several workers.
+"""What runs inside a Tune trial: the training loop in the trial's own actor, or standing workers that it drives.
 
 Everything that can go wrong in training is reported as the trial's result with a reason, so that the actor, which has
-imported torch and loaded the data, lives on for the next trial.
+imported torch and loaded the data, lives on for the next trial, and so do the workers.
 """
 
-import functools
 import traceback
+import uuid
 from pathlib import Path
 from typing import Any
 
 import torch
 from ray import tune
 
-from bbh_dist.cluster.data_parallel import fit
+from bbh_dist.cluster.data_parallel import cached_task
+from bbh_dist.cluster.reports import DETAILS, FAILURE, FINISHED
+from bbh_dist.cluster.standing import StandingWorkers
 from bbh_dist.config import Experiment
-from bbh_dist.tasks import Task, load_task
 from bbh_dist.training import Diverged, Trainer
-
-FAILURE, FINISHED, DETAILS = "failure", "finished", "details"
-
-
-@functools.lru_cache(maxsize=1)
-def cached_task(name: str, directory: str) -> Task:
-    """The task, loaded once per process."""
-    return load_task(name, Path(directory))
 
 
 def failure(error: BaseException) -> str:
@@ -85,15 +78,36 @@ class OneWorkerTrial(tune.Trainable):
         """Nothing to load."""
 
 
-def several_workers_trial(config: dict[str, Any]) -> None:
-    """A Ray Train run inside a trial; this function only drives it and holds no CPU."""
-    from ray.tune.integration.ray_train import TuneReportCallback
+class SeveralWorkersTrial(tune.Trainable):
+    """A run of several workers, an epoch per step; they and the actor, which holds no CPU, go from trial to trial."""
 
-    fit(
-        Experiment.model_validate_json(config["experiment"]),
-        data=config["data"],
-        folder=Path(config["folder"]),
-        final=config["final"],
-        restarts=0,  # Tune restarts the trial; a run that restarted itself would outlive its pruning
-        callbacks=[TuneReportCallback()],
-    )
+    def setup(self, config: dict[str, Any]) -> None:
+        """Start a trial, and the workers."""
+        experiment = Experiment.model_validate_json(config["experiment"])
+        folder = Path(config["folder"]).parent / f"group-{uuid.uuid4().hex[:8]}"
+        self._workers = StandingWorkers(experiment.parallel, folder)
+        self._start(config)
+
+    def reset_config(self, new_config: dict[str, Any]) -> bool:
+        """Start another trial with these workers."""
+        self._start(new_config)
+        return True
+
+    def _start(self, config: dict[str, Any]) -> None:
+        experiment = Experiment.model_validate_json(config["experiment"])
+        self._workers.train(experiment, config["data"], Path(config["folder"]), config["final"])
+
+    def step(self) -> dict[str, Any]:
+        """The next epoch's metrics. Lost workers raise, for which Tune starts the trial again, with others."""
+        report = self._workers.next_report()
+        return report | {"done": True} if FAILURE in report or FINISHED in report else report
+
+    def cleanup(self) -> None:
+        """Send the workers home."""
+        self._workers.end()
+
+    def save_checkpoint(self, checkpoint_dir: str) -> None:
+        """Nothing: the workers' checkpoints lie in the run's folder."""
+
+    def load_checkpoint(self, checkpoint: dict[str, Any] | None) -> None:
+        """Nothing to load."""

@@ -28,6 +28,8 @@ class WeightSamples:
     """G(z)."""
     deviations: list[Tensor] | None
     """eps, where the posterior is semi-implicit."""
+    weights: dict[int, list[Tensor]] = field(default_factory=dict)
+    """The first so many of the samples themselves."""
     whole: dict[SampleShare, list[Tensor]] = field(default_factory=dict)
     """Weights that the network has been given: (own samples, D_t)."""
 
@@ -87,12 +89,13 @@ class BayesByHypernet(Method):
         return self.shards.sum(knn_marginal_kl(weights, prior))
 
     def _weights(self, drawn: WeightSamples, count: int) -> list[Tensor]:
-        """The first `count` weight samples, for each tensor (count, own part of D_t)."""
-        means = _first(drawn.means, count)
-        if drawn.deviations is None or self.log_stddevs is None:
-            return means
-        parts = zip(means, _first(drawn.deviations, count), self.log_stddevs.exp(), strict=True)
-        return [torch.addcmul(mean, deviation, stddev) for mean, deviation, stddev in parts]
+        """The first `count` weight samples, for each tensor (count, own part of D_t); made once, for many shares."""
+        if count not in drawn.weights:
+            drawn.weights[count] = _first(drawn.means, count)
+            if drawn.deviations is not None and self.log_stddevs is not None:
+                parts = zip(drawn.weights[count], _first(drawn.deviations, count), self.log_stddevs.exp(), strict=True)
+                drawn.weights[count] = [torch.addcmul(mean, eps, stddev) for mean, eps, stddev in parts]
+        return drawn.weights[count]
 
     def _normal(self, noise: Noise, purpose: str) -> list[Tensor]:
         """Standard normal numbers for this shard's weights, for each tensor (S, own part of D_t)."""
