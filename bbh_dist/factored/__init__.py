@@ -60,14 +60,13 @@ def sweep(
     features_SF: Tensor,
     rule: Rule,
     *,
-    scale: float = 1.0,
     first_row: int = 0,
     feature_gradient: bool = True,
     salt: int = 0,
 ) -> Tensor | None:
-    """Gradient A W (S, F) for the features, of the weights as they were and without `scale`; or None.
+    """Gradient A W (S, F) for the features, of the weights as they were; or None.
 
-    Weights and state step in place along `scale` A^T B. Bfloat16 tensors are rounded stochastically: the noise is a
+    Weights and state step in place along A^T B. Bfloat16 tensors are rounded stochastically: the noise is a
     function of rule.step, `salt` (one number per tensor) and the row's number in the whole tensor, of which these
     weights begin at `first_row`. So workers with a share of the rows each get the bits that one would get.
 
@@ -83,7 +82,7 @@ def sweep(
         way = fused.sweep
     elif compiled.suits(len(features), weight_DF, state, rule):
         way = compiled.sweep
-    return way(weight_DF, state, gradients, features, rule, scale, first_row, salt, feature_gradient)
+    return way(weight_DF, state, gradients, features, rule, first_row, salt, feature_gradient)
 
 
 @torch.no_grad()

@@ -35,7 +35,6 @@ class _Layer(ctypes.Structure):
     _fields_ = (
         *((name, ctypes.c_void_p) for name in ("weight", "first", "second", "features", "bias", "sides")),
         *((name, ctypes.c_ssize_t) for name in ("sample_stride", "row_stride", "samples", "columns", "width")),
-        ("scale", ctypes.c_double),
         ("coefficients", ctypes.c_double * 6),
         ("seed", ctypes.c_uint32),
         ("first_row", ctypes.c_uint32),
@@ -81,7 +80,6 @@ def sweep(
     gradients_SD: Tensor,
     features_SF: Tensor,
     rule: Rule,
-    scale: float,
     first_row: int,
     salt: int,
     with_feature_gradient: bool,
@@ -89,7 +87,7 @@ def sweep(
     """As the reference's, which see."""
     features, coefficients = _padded(features_SF), rule.coefficients()
     layer = _layer(weight_DF, features, gradients_SD)
-    layer.scale, layer.seed, layer.first_row = scale, noise_seed(rule.step, salt), first_row
+    layer.seed, layer.first_row = noise_seed(rule.step, salt), first_row
     layer.coefficients[: len(coefficients)] = coefficients
     second = None
     for name in rule.first_moments:

@@ -33,21 +33,18 @@ def sweep(
     gradients_SD: Tensor,
     features_SF: Tensor,
     rule: Rule,
-    scale: float,
     first_row: int,
     salt: int,
     with_feature_gradient: bool,
 ) -> Tensor | None:
     """As the reference's, which see; it does the work where torch.compile fails, after one line on stderr."""
     if len(features_SF) <= _MOST_SAMPLES and not _failed:
-        numbers = torch.tensor([scale, *rule.coefficients()], dtype=torch.float64).unbind()
+        numbers = torch.tensor(rule.coefficients(), dtype=torch.float64).unbind()
         offset = torch.tensor(noise_seed(rule.step, salt) + first_row)
         gradient = reference.feature_gradient(gradients_SD, weight_DF) if with_feature_gradient else None
         if _done(_compiled(type(rule)), weight_DF, state, gradients_SD, features_SF, numbers, offset):
             return gradient
-    return reference.sweep(
-        weight_DF, state, gradients_SD, features_SF, rule, scale, first_row, salt, with_feature_gradient
-    )
+    return reference.sweep(weight_DF, state, gradients_SD, features_SF, rule, first_row, salt, with_feature_gradient)
 
 
 def _done(step: Callable[..., None], *arguments: object) -> bool:
@@ -80,6 +77,6 @@ def _compiled(rule: type[Rule]) -> Callable[..., None]:
         gradient_DF = torch.zeros_like(weight_DF, dtype=features_SF.dtype)
         for gradient_D, features_F in zip(gradients_SD, features_SF, strict=True):
             gradient_DF = gradient_DF + gradient_D[:, None] * features_F
-        reference.step_in_place(weight_DF, state, gradient_DF * numbers[0], rule, numbers[1:], noise_offset)
+        reference.step_in_place(weight_DF, state, gradient_DF, rule, numbers, noise_offset)
 
     return torch.compile(step, dynamic=True, fullgraph=True)

@@ -48,7 +48,7 @@ struct layer { /* the same fields as compiled.py's Layer */
     const void *features, *bias;           /* (S, width), zeros beyond F; (D,) */
     void *sides;                           /* (S, D): gradients or outputs, by the two strides in numbers */
     ptrdiff_t sample_stride, row_stride, samples, columns, width;
-    double scale, coefficients[6];
+    double coefficients[6];
     uint32_t seed, first_row;
 };
 
@@ -184,7 +184,7 @@ INLINE void NAME(tile)(const struct layer *l, int rule, const REAL *a, const uin
         if (rule != RMSPROP) __builtin_prefetch((REAL *)l->first + ahead, 0, 2);
         if (rule != SGD) __builtin_prefetch((SECOND *)l->second + ahead, 0, 2);
         BITS noise = sizeof(WEIGHT) == 2 || sizeof(SECOND) == 2 ? CAT(hash, REAL)(keys[k], f + i * LANES) : (BITS){0};
-        VEC y = NAME(step)(l, rule, place, n, w[k][i], g[k][i] * (REAL)l->scale, noise);
+        VEC y = NAME(step)(l, rule, place, n, w[k][i], g[k][i], noise);
         STORE(WEIGHT, (WEIGHT *)l->weight + place, y, n, noise >> 16);
     }
 }

@@ -42,7 +42,6 @@ def sweep(
     gradients_SD: Tensor,
     features_SF: Tensor,
     rule: Rule,
-    scale: float,
     first_row: int,
     salt: int,
     with_feature_gradient: bool,
@@ -54,7 +53,7 @@ def sweep(
         block = {name: tensor[rows] for name, tensor in state.items()}
         if total is not None:
             total += gradients_SD[:, rows] @ weight_DF[rows].to(features_SF.dtype)
-        gradient_DF = (gradients_SD[:, rows].T @ features_SF) * scale
+        gradient_DF = gradients_SD[:, rows].T @ features_SF
         step_in_place(weight_DF[rows], block, gradient_DF, type(rule), coefficients, offset + rows.start)
     return total
 

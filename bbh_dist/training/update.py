@@ -124,22 +124,23 @@ class Update(Gradients):
                 self.optimizer.state[self.dense[parameter]][entry] = value
 
     def _clip_and_sweep(self, used: dict[str, "Call"], lr: float, clip: float) -> None:
-        scale = min(1.0, clip / (float(self.squared_norm(used)) ** 0.5 + 1e-6))
+        """Step along the gradient, shortened to the norm `clip`; on a GPU the host does not wait for the factor."""
+        scale = (clip / (self.squared_norm(used).sqrt() + 1e-6)).clamp_max(1.0)
         for name, call in used.items():
-            self._sweep(name, call, lr, scale=scale, differentiate=False)
-        torch._foreach_mul_([tensor.grad for tensor in self.dense.values() if tensor.grad is not None], scale)
+            self._sweep(name, call, lr, features=call.features.detach() * scale, differentiate=False)
+        for gradient in (tensor.grad for tensor in self.dense.values() if tensor.grad is not None):
+            gradient.mul_(scale)
 
     def _sweep(
-        self, name: str, call: "Call", lr: float, *, scale: float = 1.0, differentiate: bool = True
+        self, name: str, call: "Call", lr: float, *, features: Tensor | None = None, differentiate: bool = True
     ) -> Tensor | None:
         head = self.heads[name]
         return sweep(
             head.weight,
             self.states[name],
             call.gradients,
-            call.features.detach(),
+            call.features.detach() if features is None else features,
             factored_rule(self.config, lr, self.steps),
-            scale=scale,
             first_row=head.rows.start,
             salt=list(self.heads).index(name),
             feature_gradient=differentiate,

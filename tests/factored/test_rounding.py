@@ -19,7 +19,7 @@ DTYPES = [(torch.float32, torch.bfloat16), (torch.bfloat16, torch.float32), (tor
 def sweep(way: object, layer: Layer, rule: Rule, rows: slice = slice(None), salt: int = 3) -> Tensor:
     state = {name: value[rows] for name, value in layer.state.items()}
     gradients = layer.gradients[:, rows]
-    return way.sweep(layer.weight[rows], state, gradients, layer.features, rule, 1.0, rows.start or 0, salt, True)
+    return way.sweep(layer.weight[rows], state, gradients, layer.features, rule, rows.start or 0, salt, True)
 
 
 @needs_compiler
