@@ -16,7 +16,7 @@ def test_compiled_sweeps_equal_the_reference(name: str, capsys: pytest.CaptureFi
     for step in range(1, 4):
         rule = dataclasses.replace(RULES[name], step=step, lr=0.01 * step)
         first, second = (
-            way.sweep(layer.weight, layer.state, layer.gradients, layer.features, rule, 0.7, 3, 1, True)
+            way.sweep(layer.weight, layer.state, layer.gradients, layer.features, rule, 3, 1, True)
             for way, layer in zip((fused, reference), layers, strict=True)
         )
         torch.testing.assert_close(first, second)

@@ -73,7 +73,7 @@ def test_the_kernel_equals_the_reference_for_every_shape(
         outputs = way.product(layer.features, layer.weight, bias)
         alone = way.feature_gradient(layer.gradients, layer.weight)
         gradient = way.sweep(
-            layer.weight, layer.state, layer.gradients, layer.features, layer.rule, 0.7, 3, 1, with_feature_gradient
+            layer.weight, layer.state, layer.gradients, layer.features, layer.rule, 3, 1, with_feature_gradient
         )
         if with_feature_gradient:
             torch.testing.assert_close(gradient, alone, **near)
