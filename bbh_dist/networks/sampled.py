@@ -46,7 +46,7 @@ def conv2d(x: Tensor, weight_SOCKK: Tensor, bias_SO: Tensor | None = None, strid
     images = x.expand(samples, *x.shape[1:]).unbind()
     biases = [None] * samples if bias_SO is None else bias_SO.unbind()
     outputs = [
-        F.conv2d(image.contiguous(memory_format=torch.channels_last), kernel, bias, stride, padding)
+        F.conv2d(_channels_last(image), kernel, bias, stride, padding)
         for image, kernel, bias in zip(images, weight_SOCKK.unbind(), biases, strict=True)
     ]
     # A concatenation copies, even of one tensor.
@@ -56,6 +56,18 @@ def conv2d(x: Tensor, weight_SOCKK: Tensor, bias_SO: Tensor | None = None, strid
 def max_pool(x: Tensor, size: int) -> Tensor:
     """(S, B, C, H / size, W / size) maxima of (S, B, C, H, W)."""
     return F.max_pool2d(x.flatten(0, 1), size).unflatten(0, x.shape[:2])
+
+
+def _channels_last(images_BCHW: Tensor) -> Tensor:
+    """The same images with channels last in memory.
+
+    Of a single channel either order is the same memory, and torch takes strides that don't say for channels first; so
+    does what follows. Pooling of LeNet's first layer takes ten times as long then (2.2 against 0.2 ms).
+    """
+    if images_BCHW.shape[1] > 1:
+        return images_BCHW.contiguous(memory_format=torch.channels_last)
+    count, _, height, width = images_BCHW.shape
+    return images_BCHW.reshape(count, height, width, 1).permute(0, 3, 1, 2)
 
 
 def _grouped_conv2d(
