@@ -22,7 +22,7 @@ _EXAMPLES = {
     "step": "python -m bbh_dist.speed step --threads 2 --json step.json",
     "shard": "python -m bbh_dist.speed shard --workers 1,2 --json shard.json",
     "predict": "python -m bbh_dist.speed predict --examples 1000 --json predict.json",
-    "search": "python -m bbh_dist.speed search --trials 12 --json search.json",
+    "search": "python -m bbh_dist.speed search --trials 24 --json search.json",
 }
 
 

@@ -90,8 +90,8 @@ def _predict(parser: argparse.ArgumentParser) -> None:
 def _search(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("--repeats", type=int, default=1, metavar="N", help="studies, each with its plain loop (default: 1)")
-    add("--trials", type=int, default=12, metavar="N", help="trials with one worker (default: 12)")
-    add("--pair-trials", type=int, default=4, metavar="N", help="trials with two workers, 0 for none (default: 4)")
+    add("--trials", type=int, default=24, metavar="N", help="trials with one worker (default: 24, as bbh.yaml has)")
+    add("--pair-trials", type=int, default=8, metavar="N", help="trials with two workers, 0 for none (default: 8)")
     add("--epochs", type=int, default=30, metavar="N", help="epochs of a trial (default: 30)")
 
 

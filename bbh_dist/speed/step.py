@@ -11,7 +11,7 @@ import torch
 
 from bbh_dist.factored import backend
 from bbh_dist.provenance import cores
-from bbh_dist.speed import experiments, figure, options
+from bbh_dist.speed import experiments, figure, options, plain
 from bbh_dist.speed.bounds import bound
 from bbh_dist.speed.machine import machine
 from bbh_dist.speed.processes import Processes
@@ -26,6 +26,7 @@ COLUMNS = [
     ("S", lambda row: str(row["likelihood_samples"])),
     *TIMES,
     column("x\nMAP", "ratio", number),
+    column("x plain\nMAP", "plain_ratio", number),
     column("x\nbound", "bound_ratio", number),
     column("memory", "peak_memory", size),
 ]
@@ -51,6 +52,8 @@ def measure(given: argparse.Namespace) -> dict[str, Any]:
         f"memory: most that a process of its own has held after {_STEPS_FOR_MEMORY} steps, of which the interpreter, "
         f"torch and the data are {size(rows[0]['memory_before'])}; S: weight samples in the likelihood",
         "x bound: the larger of bytes moved and operations, counted, at this machine's own best rates",
+        "x plain MAP: LeNet with Adam as one writes it in plain torch, in turns with the others; "
+        "peers' multiples are of such a step" + "".join(_plain_times(row) for row in rows if row["name"] == "map"),
         f"layer-wise: RMSProp, as in the paper, the others Adam; updated by {backend()}",
     ]
     return {
@@ -98,6 +101,8 @@ def _rows(given: argparse.Namespace, likelihood_samples: int, threads: int, told
         told(f"{likelihood_samples} likelihood samples, building {name}")
         runs[name] = Sharded(Trainer(experiment, experiments.task()))
     contestants = {name: partial(milliseconds, run.step) for name, run in runs.items()}
+    if given.network == "lenet":
+        contestants[plain.NAME] = partial(milliseconds, plain.PlainMap(experiments.task(), given.batch_size).step)
     times: dict[str, Turns] = alternate(contestants, -(-given.repeats // _TURN), _TURN, warm_up=3, told=told)
     runs.clear()
     contestants.clear()
@@ -112,11 +117,22 @@ def _rows(given: argparse.Namespace, likelihood_samples: int, threads: int, told
             "optimizer": experiment.optimizer.name,
             **summary(times[name]),
             "ratio": ratio(times[name], times["map"]),
+            "plain_ratio": ratio(times[name], times[plain.NAME]) if plain.NAME in times else None,
+            "plain": summary(times[plain.NAME]) if plain.NAME in times else None,
             **bound(experiment, summary(times[name])["median"], threads),
             **memory[name],
         }
         for name, experiment in chosen.items()
     ]
+
+
+def _plain_times(row: dict[str, Any]) -> str:
+    times, samples = row["plain"], row["likelihood_samples"]
+    return (
+        f"; S = {samples}: {number(times['median'])} ms ({number(times['min'])}-{number(times['max'])})"
+        if times
+        else ""
+    )
 
 
 def _memory(experiment: Any) -> dict[str, int]:

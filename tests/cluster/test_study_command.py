@@ -191,7 +191,9 @@ def _gone(pid: int) -> bool:
     """Whether no process of the driver's session is left, raylet and actors included."""
     deadline = time.monotonic() + 20
     while time.monotonic() < deadline:
-        listed = subprocess.run(["ps", "-eo", "pid,ppid,args"], capture_output=True, text=True, check=True).stdout
+        listed = subprocess.run(
+            ["ps", "-ww", "-eo", "pid,ppid,args"], capture_output=True, text=True, check=True
+        ).stdout
         if not [line for line in listed.splitlines() if f"--driver-pid={pid}" in line or line.split()[1] == str(pid)]:
             return True
         time.sleep(0.5)

@@ -1,0 +1,85 @@
+"""Workers that stand from trial to trial: pruned trials leave them to the next, lost ones are replaced."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+SCRIPT = """
+import json, os, signal, subprocess, sys
+from pathlib import Path
+from ray.tune.schedulers import FIFOScheduler
+from bbh_dist.cluster.jobs import Job
+from bbh_dist.cluster.run import run_jobs
+from bbh_dist.cluster.session import cluster
+from bbh_dist.config import Experiment
+
+two = {"task": "digits5", "network": "mlp:8", "method": {"name": "map"}, "parallel": {"workers": 2}}
+epochs = [100_000, 6, 3]
+jobs = [Job(f"trial-{i}", Experiment.model_validate({**two, "epochs": n}), i, {}) for i, n in enumerate(epochs)]
+
+def children(parent, word):
+    listed = subprocess.run(["ps", "-ww", "-eo", "pid,ppid,args"], capture_output=True, text=True, check=True).stdout
+    fields = [line.split(None, 2) for line in listed.splitlines()[1:]]
+    return sorted(int(pid) for pid, ppid, args in fields if int(ppid) == parent and word in args)
+
+def workers():
+    return [pid for raylet in children(os.getpid(), "raylet") for pid in children(raylet, "RayTrainWorker")]
+
+class Source:
+    def next_job(self): return jobs.pop(0)
+    def ended(self, job, outcome): print(json.dumps(["ended", job.name, outcome.state]), flush=True)
+
+class Observer:
+    def started(self, job): pass
+    def ended(self, job, outcome): pass
+    def reported(self, job, metrics):
+        seen = workers()
+        if job.name != "trial-0":
+            print(json.dumps([job.name, metrics["epoch"], seen]), flush=True)
+        if (job.name, metrics["epoch"]) == ("trial-0", 1): print(json.dumps(["first", seen]), flush=True)
+        if (job.name, metrics["epoch"]) == ("trial-1", 2) and not killed:
+            killed.append(os.kill(seen[0], signal.SIGKILL))
+
+killed = []
+
+class StopTheFirst(FIFOScheduler):
+    def on_trial_result(self, controller, trial, result):
+        return self.STOP if trial.config["name"] == "trial-0" else self.CONTINUE
+
+def main():
+    with cluster(None, False) as available:
+        assert available.cpus >= 2
+        run_jobs(Source(), 3, parallel=jobs[0].experiment.parallel, concurrent=1, scheduler=StopTheFirst(),
+                 observers=[Observer()], data=".", folder=Path(sys.argv[1]))
+        run_jobs(Source(), 1, parallel=two_more.experiment.parallel, concurrent=1, scheduler=None,
+                 observers=[], data=".", folder=Path(sys.argv[1]))
+
+two_more = Job("after", Experiment.model_validate({**two, "epochs": 1}), 3, {})
+jobs.append(two_more)
+main()
+"""
+
+
+@pytest.mark.cluster
+def test_trials_share_workers_and_outlive_a_lost_one(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", SCRIPT, str(tmp_path)], cwd=tmp_path, capture_output=True, text=True, timeout=240
+    )
+    assert done.returncode == 0, done.stderr
+    said = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("[")]
+    assert [line[1:] for line in said if line[0] == "ended"] == [
+        ["trial-0", "PRUNED"],
+        ["trial-1", "COMPLETE"],
+        ["trial-2", "COMPLETE"],
+        ["after", "COMPLETE"],  # what the workers before it held is free again
+    ]
+    (first,) = [line[1] for line in said if line[0] == "first"]
+    reported = {name: [line for line in said if line[0] == name] for name in ("trial-1", "trial-2")}
+    assert reported["trial-1"][0][2] == first  # a pruned trial's workers train the next one
+    assert sorted({line[1] for line in reported["trial-1"]}) == [1, 2, 3, 4, 5, 6]
+    after = reported["trial-1"][-1][2]
+    assert not set(after) & set(first)
+    assert [line[1:] for line in reported["trial-2"]] == [[epoch, after] for epoch in (1, 2, 3)]
