@@ -1,6 +1,6 @@
 """Bayes by Hypernet: weights are what a hypernetwork makes of noise (Pawlowski et al. 2017, arXiv 1711.01297).
 
-w = G(z),  z ~ N(0, I)                               knn, knn_marginal, gaussian: KL estimated from samples
+w = G(z),  z ~ N(0, I)                               KL estimated from samples, or by a discriminator
 w = G(z) + sigma * eps,  eps ~ N(0, I)               semi_implicit: KL bounded, sigma learnt per weight tensor
 """
 
@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from bbh_dist.config import BbhMethod
-from bbh_dist.divergences import gaussian_moment_kl, knn_kl, knn_marginal_kl, semi_implicit_kl
+from bbh_dist.divergences import Discriminator, gaussian_moment_kl, knn_kl, knn_marginal_kl, pick, semi_implicit_kl
 from bbh_dist.hypernets import build_generator
 from bbh_dist.methods.method import Method
 from bbh_dist.networks import Network, sampled_layers
@@ -48,6 +48,13 @@ class BayesByHypernet(Method):
         if config.divergence == "semi_implicit":
             scales = [tensor.scale * config.semi_implicit.initial_stddev for tensor in network.tensors]
             self.log_stddevs = nn.Parameter(torch.tensor([math.log(scale) for scale in scales]))
+        self.discriminator = None
+        if config.divergence == "discriminator":
+            settings = config.discriminator
+            self.discriminator = Discriminator(
+                settings.hidden, config.prior_stddev, settings.lr, settings.gradient_clip, generator
+            )
+            self.pretraining_steps = settings.pretraining_steps
 
     def partial_parameters(self) -> list[nn.Parameter]:
         """Parameters that all shards hold and of whose gradients each has a term."""
@@ -58,6 +65,18 @@ class BayesByHypernet(Method):
         """Weight samples, one per sample of the noise."""
         means = self.generator(noise)
         return WeightSamples(noise, means, None if self.log_stddevs is None else self._normal(noise, "eps"))
+
+    def adapt(self, drawn: WeightSamples) -> None:
+        """Let the discriminator, if there is one, take a step on a part of the weights and on as many of the prior."""
+        if self.discriminator is None:
+            return
+        weights, count = self._picked([mean.detach() for mean in drawn.means], drawn.noise, "discriminator/fit")
+        prior = self._kl_noise(drawn.noise).normal("discriminator/prior", count, self.shards.part(count))
+        counts = (count * len(weights),) * 2
+        group = self.shards.group
+        self.discriminator.fit(
+            weights, prior * self.config.prior_stddev, counts, lambda tensor: group.sum(tensor, "discriminator")
+        )
 
     def forward(
         self, inputs: Tensor, drawn: WeightSamples, samples: SampleShare | None = None, first: int = 0
@@ -77,11 +96,13 @@ class BayesByHypernet(Method):
         count, prior_stddev = min(self.config.kl_samples, len(drawn.noise)), self.config.prior_stddev
         if drawn.deviations is not None:
             return self._semi_implicit(drawn, drawn.deviations, count)
+        if self.discriminator is not None:
+            picked, of_all = self._picked(drawn.means, drawn.noise, "discriminator")
+            return self.shards.sum(self.discriminator(picked).sum() * (self.network.size / (of_all * count)))
         weights = _first(drawn.means, count)
         if self.config.divergence == "gaussian":
             return self.shards.sum(gaussian_moment_kl(weights, prior_stddev))
-        noise = replace(drawn.noise, samples=drawn.noise.samples[:count])
-        prior = [part.mul_(prior_stddev) for part in self._normal(noise, "prior")]
+        prior = [part.mul_(prior_stddev) for part in self._normal(self._kl_noise(drawn.noise), "prior")]
         if self.config.divergence == "knn":
             return knn_kl(weights, prior, self.network.size, self.shards.sum)
         return self.shards.sum(knn_marginal_kl(weights, prior))
@@ -100,6 +121,16 @@ class BayesByHypernet(Method):
             noise.normal(f"{purpose}/{tensor.name}", tensor.size, own)
             for tensor, own in zip(self.network.tensors, self.own, strict=True)
         ]
+
+    def _kl_noise(self, noise: Noise) -> Noise:
+        """Of the samples in the KL estimate."""
+        return replace(noise, samples=noise.samples[: self.config.kl_samples])
+
+    def _picked(self, means: list[Tensor], noise: Noise, purpose: str) -> tuple[Tensor, int]:
+        """What the discriminator looks at: (S, own part) of some weights, and how many there are over all shards."""
+        sizes = [tensor.size for tensor in self.network.tensors]
+        places = noise.places(purpose, self.config.discriminator.weights, sum(sizes))
+        return pick(_first(means, min(self.config.kl_samples, len(noise))), self.own, sizes, places), len(places)
 
     def _semi_implicit(self, drawn: WeightSamples, deviations: list[Tensor], count: int) -> Tensor:
         assert self.log_stddevs is not None

@@ -138,6 +138,8 @@ class Trainer:
         order = torch.randperm(
             len(self.task.train), generator=keyed_generator("order", self.experiment.seed, self.epoch)
         )
+        if self.epoch == 0:
+            self._pretrain()
         sums = torch.zeros(3, dtype=torch.float64, device=self.device)
         for step, batch in enumerate(order.to(self.device).split(self.experiment.batch_size), start=1):
             sums += self.step(step - 1, batch)
@@ -152,6 +154,12 @@ class Trainer:
         weighted_kl = float(sums[2]) / steps
         return {"train/loss": nll + weighted_kl / examples, "train/nll": nll, "train/kl": float(sums[1]) / steps}
 
+    @torch.no_grad()
+    def _pretrain(self) -> None:
+        for step in range(self.method.pretraining_steps):
+            noise = self._noise("pretraining", step, self.experiment.method.samples_per_step)
+            self.method.adapt(self.method.draw(noise))
+
     def step(self, step: int, batch: Tensor) -> Tensor:
         """One step on this worker's share of a batch of indices: (sum of NLL, KL, weighted KL), nats."""
         experiment, train = self.experiment, self.task.train
@@ -163,12 +171,14 @@ class Trainer:
         progress = number / (experiment.epochs * self.steps_per_epoch)
         lr = experiment.optimizer.lr * schedule_factor(experiment.optimizer.schedule, progress)
         with self.update.collecting():
+            drawn = self.method.draw(self._noise("train", number, config.samples_per_step))
+            self.method.adapt(drawn)
             loss = objective(
                 self.method,
                 config,
                 train.inputs[share],
                 train.labels[share],
-                self.method.draw(self._noise("train", number, config.samples_per_step)),
+                drawn,
                 samples,
                 first=own.start,
                 batch=len(batch),

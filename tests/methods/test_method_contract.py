@@ -103,7 +103,7 @@ class TestBayesByHypernet(MethodContract):
     def kind(self, request: pytest.FixtureRequest) -> str:
         return request.param
 
-    @pytest.fixture(params=["semi_implicit", "knn", "knn_marginal", "gaussian"])
+    @pytest.fixture(params=["semi_implicit", "knn", "knn_marginal", "gaussian", "discriminator"])
     def config(self, kind: str, request: pytest.FixtureRequest) -> BbhMethod:
         return BbhMethod.model_validate(
             {
