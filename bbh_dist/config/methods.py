@@ -39,6 +39,8 @@ class SemiImplicit(Frozen):
     inner_samples: Annotated[int, Field(ge=0, le=4096)] | None = None
     """Other draws of z that bound log q(w), K in the paper; 0 bounds by each conditional alone.
     Default: those of the step, kl_samples - 1, which cost nothing."""
+    stddev: Literal["tensor", "unit"] = "tensor"
+    """What shares a sigma: a weight tensor, or the weights of an output unit (of a bias each weight has its own)."""
     initial_stddev: Annotated[float, Field(ge=1e-6, le=10)] = 0.2
     """Sigma at the start, in units of each tensor's scale (He's for kernels). Default: measured on MNIST."""
 
@@ -58,9 +60,9 @@ class Discriminator(Frozen):
     """Each number of its gradient is kept within plus and minus this. Default: the paper."""
     lr: Annotated[float, Field(gt=0, le=1)] = 1e-3
     """Its learning rate, by Adam. Default: Adam's usual one; the paper does not say."""
-    weights: PositiveInt = 2048
+    weights: PositiveInt = 512
     """Weights of each sample that a step looks at, spread over all, others at every step; sums over them are scaled up.
-    The paper took all. Default: a step of LeNet, of 431,080 weights, takes twice MAP's time, not forty times."""
+    The paper took all. Default: 10 ms a step on one core; all weights of LeNet would take seconds."""
 
 
 class Anneal(Frozen):

@@ -1,10 +1,9 @@
 """Bayes by Hypernet: weights are what a hypernetwork makes of noise (Pawlowski et al. 2017, arXiv 1711.01297).
 
 w = G(z),  z ~ N(0, I)                               KL estimated from samples, or by a discriminator
-w = G(z) + sigma * eps,  eps ~ N(0, I)               semi_implicit: KL bounded, sigma learnt per weight tensor
+w = G(z) + sigma * eps,  eps ~ N(0, I)               semi_implicit: KL bounded, sigma learnt per tensor or unit
 """
 
-import math
 from dataclasses import dataclass, field, replace
 
 import torch
@@ -14,6 +13,8 @@ from bbh_dist.config import BbhMethod
 from bbh_dist.divergences import Discriminator, gaussian_moment_kl, knn_kl, knn_marginal_kl, pick, semi_implicit_kl
 from bbh_dist.hypernets import build_generator
 from bbh_dist.methods.method import Method
+from bbh_dist.methods.sigma import initial_log_stddevs, own_log_stddevs
+from bbh_dist.methods.spread import spread_measures, variances
 from bbh_dist.networks import Network, sampled_layers
 from bbh_dist.noise import Noise
 from bbh_dist.sharding import ALONE, SampleShare, Shards
@@ -46,8 +47,7 @@ class BayesByHypernet(Method):
         self.lengths = [[len(part) for part in of_shard] for of_shard in parts]
         self.log_stddevs = None
         if config.divergence == "semi_implicit":
-            scales = [tensor.scale * config.semi_implicit.initial_stddev for tensor in network.tensors]
-            self.log_stddevs = nn.Parameter(torch.tensor([math.log(scale) for scale in scales]))
+            self.log_stddevs = nn.Parameter(initial_log_stddevs(config.semi_implicit, network.tensors))
         self.discriminator = None
         if config.divergence == "discriminator":
             settings = config.discriminator
@@ -107,13 +107,25 @@ class BayesByHypernet(Method):
             return knn_kl(weights, prior, self.network.size, self.shards.sum)
         return self.shards.sum(knn_marginal_kl(weights, prior))
 
+    @torch.no_grad()
+    def measures(self, noise: Noise) -> dict[str, float]:
+        """How wide the posterior is, and for a semi-implicit one what share of its variance is the generator's."""
+        chunks = [noise.samples[i : i + self.config.kl_samples] for i in range(0, len(noise), self.config.kl_samples)]
+        of_generator = variances(self.generator(replace(noise, samples=samples)) for samples in chunks)
+        log_stddevs = None if self.log_stddevs is None else self._own_log_stddevs()
+        return spread_measures(of_generator, log_stddevs, self.network.tensors, self.config.prior_stddev, self.shards)
+
     def _weights(self, drawn: WeightSamples, count: int) -> list[Tensor]:
         """The first `count` weight samples, for each tensor (count, own part of D_t)."""
         means = _first(drawn.means, count)
-        if drawn.deviations is None or self.log_stddevs is None:
+        if drawn.deviations is None:
             return means
-        parts = zip(means, _first(drawn.deviations, count), self.log_stddevs.exp(), strict=True)
-        return [torch.addcmul(mean, deviation, stddev) for mean, deviation, stddev in parts]
+        parts = zip(means, _first(drawn.deviations, count), self._own_log_stddevs(), strict=True)
+        return [torch.addcmul(mean, deviation, log_stddev.exp()) for mean, deviation, log_stddev in parts]
+
+    def _own_log_stddevs(self) -> list[Tensor]:
+        assert self.log_stddevs is not None
+        return own_log_stddevs(self.config.semi_implicit, self.log_stddevs, self.network.tensors, self.own)
 
     def _normal(self, noise: Noise, purpose: str) -> list[Tensor]:
         """Standard normal numbers for this shard's weights, for each tensor (S, own part of D_t)."""
@@ -133,7 +145,6 @@ class BayesByHypernet(Method):
         return pick(_first(means, min(self.config.kl_samples, len(noise))), self.own, sizes, places), len(places)
 
     def _semi_implicit(self, drawn: WeightSamples, deviations: list[Tensor], count: int) -> Tensor:
-        assert self.log_stddevs is not None
         inner = self.config.semi_implicit.inner_samples
         inner = count - 1 if inner is None else inner
         means = _first(drawn.means, count)
@@ -141,7 +152,7 @@ class BayesByHypernet(Method):
             others = drawn.noise.after(max(drawn.noise.samples) + 1, inner - count + 1)
             means = [torch.cat(pair) for pair in zip(means, self.generator(others), strict=True)]
         eps, prior_stddev = _first(deviations, count), self.config.prior_stddev
-        return semi_implicit_kl(means, eps, self.log_stddevs, prior_stddev, inner, self.shards.sum)
+        return semi_implicit_kl(means, eps, self._own_log_stddevs(), prior_stddev, inner, self.shards.sum)
 
 
 def _first(parts: list[Tensor], count: int) -> list[Tensor]:

@@ -38,6 +38,10 @@ class Method(nn.Module, ABC):
         What is fitted is held in buffers, and is the same on every worker.
         """
 
+    def measures(self, noise: Noise) -> dict[str, float]:
+        """What there is to say of the posterior itself, named `posterior/MEASURE`, from samples; nothing by default."""
+        return {}
+
     @abstractmethod
     def forward(self, inputs: Tensor, drawn: Any, samples: SampleShare | None = None, first: int = 0) -> Tensor:
         """Logits (S, B, C) of inputs (B, ...) under a share of the drawn weights, all of them by default.

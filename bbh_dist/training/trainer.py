@@ -23,6 +23,8 @@ from bbh_dist.training.state import read_state, state_tensors
 from bbh_dist.training.update import Update
 
 _STEPS_BETWEEN_CHECKS = 50
+_POSTERIOR_SAMPLES = 20
+"""Weight samples in `posterior/` measures."""
 
 
 class Diverged(Exception):
@@ -92,6 +94,7 @@ class Trainer:
             "epoch": self.epoch,
             **losses,
             **metrics,
+            **self.method.measures(self._noise("posterior", self.epoch, _POSTERIOR_SAMPLES)),
             "time/step_ms": 1000 * train_seconds / self.steps_per_epoch,
             "time/train_seconds": self.seconds,
         }
@@ -140,9 +143,10 @@ class Trainer:
         )
         if self.epoch == 0:
             self._pretrain()
-        sums = torch.zeros(3, dtype=torch.float64, device=self.device)
+        sums = torch.zeros(4, dtype=torch.float64, device=self.device)
         for step, batch in enumerate(order.to(self.device).split(self.experiment.batch_size), start=1):
-            sums += self.step(step - 1, batch)
+            terms = self.step(step - 1, batch)
+            sums += torch.cat([terms, ~terms[1:2].isfinite()])
             # On a GPU a look at the sums would make it wait for the host; there the epoch's end is early enough.
             looks = step % _STEPS_BETWEEN_CHECKS == 0 and self.device.type == "cpu"
             if looks or step == self.steps_per_epoch:
@@ -195,7 +199,8 @@ class Trainer:
     def _check_finite(self, sums: Tensor, step: int) -> None:
         nll, kl = float(self.workers.sum(sums[0].clone())), float(sums[1])
         if not math.isfinite(nll + kl):
-            raise Diverged(f"loss is not finite by step {step} of epoch {self.epoch + 1}: nll sum {nll}, kl sum {kl}")
+            where = f"by step {step} of epoch {self.epoch + 1}, the KL estimate not in {int(sums[3])} of these steps"
+            raise Diverged(f"loss is not finite {where}: nll sum {nll}, kl sum {kl}")
 
     def _keep_best(self, metrics: dict[str, float]) -> dict[str, float]:
         """Remember the weights of the lowest validation NLL; at the end go back to them and measure them in full."""

@@ -44,6 +44,30 @@ def test_semi_implicit_weights_are_means_and_scaled_noise() -> None:
         torch.testing.assert_close(weight, mean + 0.3 * tensor.scale * deviation, rtol=1e-6, atol=1e-6)
 
 
+def test_each_output_unit_may_have_a_sigma() -> None:
+    """mlp:5 on 7 inputs and 3 classes has 5 units and then 3; of a bias each weight is one."""
+    method = built(semi_implicit={"initial_stddev": 0.3, "stddev": "unit"})
+    assert method.log_stddevs is not None
+    assert method.log_stddevs.shape == (5 + 5 + 3 + 3,)
+    scales = [tensor.scale for tensor in NETWORK.tensors for _ in range(tensor.shape[0])]
+    torch.testing.assert_close(method.log_stddevs.detach(), (0.3 * torch.tensor(scales)).log().double())
+    method.log_stddevs.data += torch.arange(16) / 10
+    drawn, eps = method.draw(NOISE), drawn_by_name("eps", NOISE)
+    stddevs = method.log_stddevs.exp().split([5, 5, 3, 3])
+    weights = method._weights(drawn, len(NOISE))
+    for tensor, weight, mean, deviation, stddev in zip(
+        NETWORK.tensors, weights, drawn.means, eps, stddevs, strict=True
+    ):
+        of_unit = stddev.view(-1, *(1 for _ in tensor.shape[1:]))
+        expected = mean.unflatten(1, tensor.shape) + of_unit * deviation.unflatten(1, tensor.shape)
+        torch.testing.assert_close(weight.unflatten(1, tensor.shape), expected)
+
+
+def test_equal_sigmas_of_units_give_the_divergence_of_the_tensor() -> None:
+    values = [built(semi_implicit={"stddev": stddev}) for stddev in ("tensor", "unit")]
+    torch.testing.assert_close(*(method.divergence(method.draw(NOISE)) for method in values), rtol=1e-10, atol=0)
+
+
 def test_implicit_weights_are_what_the_generator_makes() -> None:
     method = built(divergence="knn")
     drawn = method.draw(NOISE)

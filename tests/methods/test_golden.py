@@ -27,6 +27,7 @@ METHODS: dict[str, dict] = {"map": {"name": "map", "prior_stddev": 1.3}} | {
         "prior_stddev": 1.3,
         "kl_samples": 3,
         "likelihood_samples": 2,
+        **({"discriminator": {"pretraining_steps": 10}} if divergence == "discriminator" else {}),
     }
     for kind, divergence in itertools.product(KINDS, DIVERGENCES)
 }

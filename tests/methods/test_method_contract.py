@@ -115,3 +115,16 @@ class TestBayesByHypernet(MethodContract):
                 "likelihood_samples": 2,
             }
         )
+
+
+class TestSigmaOfUnits(MethodContract):
+    @pytest.fixture
+    def config(self) -> BbhMethod:
+        return BbhMethod.model_validate(
+            {
+                "name": "bbh",
+                "generator": {"hidden": (4, 6), "noise_dim": 3},
+                "semi_implicit": {"stddev": "unit"},
+                "kl_samples": 4,
+            }
+        )

@@ -93,6 +93,7 @@ FEW = {"divergence": "discriminator", "discriminator": {"hidden": [5, 4], "pretr
 CASES: dict[str, Case] = dict(crossed()) | {
     **{f"{kind}-discriminator": Case(bbh(kind, likelihood_samples=2, **FEW)) for kind in KINDS},
     **{f"{kind}-more-inner-samples": Case(bbh(kind, **INNER), CUT, {"gradient_clip": 0.3}) for kind in KINDS},
+    **{f"{kind}-sigma-of-units": Case(bbh(kind, semi_implicit={"stddev": "unit"})) for kind in KINDS},
     "layerwise-adam": Case(bbh("layerwise", kl_samples=3, likelihood_samples=4), optimizer={"name": "adam"}),
     "layerwise-rmsprop": Case(METHODS["layerwise"], optimizer={"name": "rmsprop"}),
     "layerwise-float32": Case(bbh("layerwise", likelihood_samples=2), {"precision": "float32"}),
