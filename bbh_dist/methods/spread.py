@@ -54,11 +54,12 @@ def spread_measures(
     `posterior/sigma_over_scale`: sigma in units of the scale at which the tensor's weights start.
     """
     sums = torch.zeros(4, dtype=torch.float64, device=of_generator[0].device)
-    stddevs = [0.0] * len(tensors) if log_stddevs is None else [log_stddev.detach().exp() for log_stddev in log_stddevs]
+    zero = torch.zeros((), device=sums.device)
+    stddevs = [zero] * len(tensors) if log_stddevs is None else [log_stddev.exp() for log_stddev in log_stddevs]
     for variance_D, stddev, tensor in zip(of_generator, stddevs, tensors, strict=True):
-        whole_D = variance_D + stddev**2
-        terms = [torch.ones_like(whole_D), whole_D / max(tensor.scale, prior_stddev) ** 2]
-        terms += [variance_D / whole_D, torch.ones_like(whole_D) * (stddev / tensor.scale)]
+        whole_D, ones_D = variance_D + stddev**2, torch.ones_like(variance_D)
+        relative_D = whole_D / max(tensor.scale, prior_stddev) ** 2
+        terms = [ones_D, relative_D, variance_D / whole_D, ones_D * (stddev / tensor.scale)]
         sums += torch.stack(terms).sum(1, dtype=torch.float64)
     count, *totals = shards.group.sum(sums, "metrics").tolist()
     names = ("relative_variance", "generator_variance_share", "sigma_over_scale")[: 1 if log_stddevs is None else 3]
