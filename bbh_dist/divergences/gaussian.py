@@ -45,9 +45,8 @@ def gaussian_moment_kl(samples: Sequence[Tensor], prior_stddev: float) -> Tensor
     log_bias = float(torch.digamma(freedom) - torch.log(freedom))
     total = samples[0].new_zeros(())
     for part_SD in samples:
-        if not part_SD.shape[1]:
-            continue  # a shard may hold nothing of a tensor; a variance of nothing warns
-        variance, mean = torch.var_mean(part_SD, dim=0)
+        mean = part_SD.mean(0)
+        variance = (part_SD - mean).square().sum(0) / (count - 1)  # `torch.var` takes 10 times as long on few rows
         # A weight that does not vary has an infinite divergence; the floor keeps its gradient finite.
         ratio = (variance / prior_stddev**2).clamp_min(torch.finfo(part_SD.dtype).tiny)
         square = (mean.square() - variance / count) / prior_stddev**2

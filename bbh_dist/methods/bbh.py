@@ -19,6 +19,9 @@ from bbh_dist.networks import Network, sampled_layers
 from bbh_dist.noise import Noise
 from bbh_dist.sharding import ALONE, SampleShare, Shards
 
+_NUMBERS_AT_ONCE = 1 << 24
+"""Weights of samples that are only measured; more only where a training step has more."""
+
 
 @dataclass(frozen=True)
 class WeightSamples:
@@ -110,7 +113,8 @@ class BayesByHypernet(Method):
     @torch.no_grad()
     def measures(self, noise: Noise) -> dict[str, float]:
         """How wide the posterior is, and for a semi-implicit one what share of its variance is the generator's."""
-        chunks = [noise.samples[i : i + self.config.kl_samples] for i in range(0, len(noise), self.config.kl_samples)]
+        together = max(self.config.kl_samples, _NUMBERS_AT_ONCE // self.network.size)
+        chunks = [noise.samples[i : i + together] for i in range(0, len(noise), together)]
         of_generator = variances(self.generator(replace(noise, samples=samples)) for samples in chunks)
         log_stddevs = None if self.log_stddevs is None else self._own_log_stddevs()
         return spread_measures(of_generator, log_stddevs, self.network.tensors, self.config.prior_stddev, self.shards)
