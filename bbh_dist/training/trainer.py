@@ -199,8 +199,8 @@ class Trainer:
     def _check_finite(self, sums: Tensor, step: int) -> None:
         nll, kl = float(self.workers.sum(sums[0].clone())), float(sums[1])
         if not math.isfinite(nll + kl):
-            where = f"by step {step} of epoch {self.epoch + 1}, the KL estimate not in {int(sums[3])} of these steps"
-            raise Diverged(f"loss is not finite {where}: nll sum {nll}, kl sum {kl}")
+            sums_are = f"nll sum {nll}, kl sum {kl}, KL estimate not finite at {int(sums[3])} of the steps"
+            raise Diverged(f"loss is not finite by step {step} of epoch {self.epoch + 1}: {sums_are}")
 
     def _keep_best(self, metrics: dict[str, float]) -> dict[str, float]:
         """Remember the weights of the lowest validation NLL; at the end go back to them and measure them in full."""

@@ -81,7 +81,7 @@ def test_a_divergence_that_is_not_finite_is_counted() -> None:
         return step(number, batch)
 
     trainer.step = breaking  # type: ignore[method-assign]
-    with pytest.raises(Exception, match="by step 6 of epoch 1, the KL estimate not in 2 of these steps") as caught:
+    with pytest.raises(Exception, match=r"by step 6 of epoch 1: .* KL estimate not finite at 2 of the steps") as caught:
         trainer.run_epoch()
     assert health(trainer.history, str(caught.value)) == [str(caught.value)]
 
