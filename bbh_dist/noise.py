@@ -71,6 +71,20 @@ class Noise:
                 fill(job)
         return result
 
+    def places(self, name: str, count: int, total: int) -> Tensor:
+        """Some of `total` places in rising order (count,), on the CPU: one out of each of `count` equal stretches.
+
+        Decided by the keys and the name, the same for all samples. Every place is as likely as any other, so `total`
+        / `count` times a sum over the chosen ones is an unbiased estimate of that over all; one that lies across two
+        stretches may come twice. All of them where there are no more.
+        """
+        if count >= total:
+            return torch.arange(total)
+        generator = keyed_generator(self.seed, self.purpose, self.step, name)
+        stretches = torch.arange(count, dtype=torch.float64)
+        chosen = (stretches + torch.rand(count, generator=generator, dtype=torch.float64)) * (total / count)
+        return chosen.long().clamp_max(total - 1)
+
     def after(self, first: int, count: int) -> "Noise":
         """The noise of `count` other samples of the same step, numbered from `first`."""
         return replace(self, samples=range(first, first + count))

@@ -43,7 +43,7 @@ def main(arguments: Sequence[str]) -> None:
 
 
 def show(console: Console, result: dict[str, Any]) -> None:
-    """Print the measures on test data, the time, and how to look at the run."""
+    """Print the measures on test data, what is wrong with the run, the time, and how to look at it."""
     table = Table(title="test data", title_justify="left")
     table.add_column("measure")
     table.add_column("value", justify="right")
@@ -51,6 +51,8 @@ def show(console: Console, result: dict[str, Any]) -> None:
         if name.startswith("test/"):
             table.add_row(name, f"{value:.4g}")
     console.print(table)
+    for line in result.get("health", []):
+        console.print(f"health: {line}", style="yellow", highlight=False, soft_wrap=True)
     print(f"figures: {result['figures']}")
     print(f"trained in {result['seconds']:.1f} s, {result['step_ms']:.1f} ms a step; look at the run: {result['ui']}")
 

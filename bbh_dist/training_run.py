@@ -16,11 +16,12 @@ from bbh_dist.resumable import run_once, stored_tracking_uri
 from bbh_dist.storage import open_folder
 from bbh_dist.tasks import data_directory
 from bbh_dist.tracking import Tracker, tracking_uri, ui_command
-from bbh_dist.training import Diverged, Trainer
+from bbh_dist.training import Diverged, Trainer, health
 
 CHECKPOINTS = "checkpoints"
 _SHOWN = ("train/nll", "train/kl", "val/error", "val/nll", "val/entropy_auc", "val/outlier_entropy_auc")
 _RESTARTS = 2
+_EPOCH_METRICS = ("train/", "val/", "posterior/", "time/")
 
 
 class TrainingRun:
@@ -30,6 +31,7 @@ class TrainingRun:
         self.experiment, self.options, self.console = experiment, options, options.console
         self.data = str(data_directory(options.data))
         self.task = check_experiment(experiment, self.data)
+        self._history: dict[float, dict[str, float]] = {}
         self._check_resources()
         self.folder, resumed = open_folder(options.storage, options.name, options.stem, options.resume)
         if resumed and self.folder.config() != to_yaml(experiment):
@@ -68,7 +70,7 @@ class TrainingRun:
         if trainer.resume(checkpoints):
             self.console.print(f"going on after epoch {trainer.epoch}")
             for metrics in trainer.history:  # what a killed process had not sent; what had arrived is left out
-                self.tracker.log_epoch(self.run_id, metrics)
+                self._track(metrics)
         try:
             while not trainer.done:
                 with _StepBar(self.console, f"epoch {trainer.epoch + 1}/{self.experiment.epochs}") as on_step:
@@ -79,7 +81,7 @@ class TrainingRun:
             self.console.print(f"measuring on test data, {self.experiment.evaluation.samples} weight samples")
             measures, curves = trainer.test()
         except Diverged as error:
-            raise RunFailed(str(error)) from error
+            raise self._failed(str(error)) from error
         return {**trainer.history[-1], **measures, "details": {"curves": curves, "history": trainer.history}}
 
     def _train_over_workers(self) -> dict[str, Any]:
@@ -105,7 +107,7 @@ class TrainingRun:
         show()
         last = reports.last()
         if FAILURE in last:
-            raise RunFailed(last[FAILURE])
+            raise self._failed(last[FAILURE])
         return last
 
     def _report(self, result: dict[str, Any]) -> None:
@@ -122,12 +124,22 @@ class TrainingRun:
         if "epoch" not in result:
             return {}
         # Measures on test data are logged once, at the end.
-        metrics = {key: value for key, value in result.items() if key.startswith(("epoch", "train/", "val/", "time/"))}
+        metrics = {key: value for key, value in result.items() if key.startswith(("epoch", *_EPOCH_METRICS))}
+        self._history[metrics["epoch"]] = metrics
         self.tracker.log_epoch(self.run_id, metrics)
         return metrics
 
+    def _failed(self, reason: str) -> RunFailed:
+        """The error of a run that failed in training, which says what its metrics had to say of that."""
+        return RunFailed("; ".join(dict.fromkeys([reason, *self._tag_health(reason)])))
+
+    def _tag_health(self, failure: str | None = None) -> list[str]:
+        lines = health([self._history[epoch] for epoch in sorted(self._history)], failure)
+        self.tracker.tag_health(self.run_id, lines)
+        return lines
+
     def _finish(self, last: dict[str, Any]) -> dict[str, Any]:
-        metrics = {key: value for key, value in last.items() if key.startswith(("train/", "val/", "test/", "time/"))}
+        metrics = {key: value for key, value in last.items() if key.startswith(("test/", *_EPOCH_METRICS))}
         from bbh_dist.report import draw_run, draw_training  # imported here: it makes matplotlib's cache folder
 
         details = last["details"]
@@ -142,6 +154,7 @@ class TrainingRun:
             "metrics": metrics,
             "seconds": metrics["time/train_seconds"],
             "step_ms": metrics["time/step_ms"],
+            "health": self._tag_health(),
             "figures": str(figures),
             "ui": ui_command(self.tracker.uri, self.tracker.experiment_id),
         }

@@ -36,6 +36,30 @@ def test_two_workers_draw_what_one_draws() -> None:
     assert torch.equal(torch.cat(workers), NOISE.normal("z", 33))
 
 
+def test_places_are_one_of_each_stretch() -> None:
+    places = NOISE.places("some", 4, 22)
+    assert [int(place / 5.5) for place in places] == [0, 1, 2, 3]
+    assert torch.equal(places, NOISE.places("some", 4, 22))
+    assert torch.equal(places, replace(NOISE, samples=(9,)).places("some", 4, 22))
+    others = [NOISE.places("other", 4, 22), *(replace(NOISE, step=step).places("some", 4, 22) for step in range(3))]
+    assert not any(torch.equal(places, other) for other in others)
+
+
+@pytest.mark.parametrize("count", [7, 8])
+def test_all_places_where_no_fewer_are_asked_for(count: int) -> None:
+    assert torch.equal(NOISE.places("some", count, 7), torch.arange(7))
+
+
+def test_every_place_is_as_likely_as_any_other() -> None:
+    """4 of 10 in 4,000 steps: each 1,600 times with a standard deviation of 36 at most; tolerance 4 of them.
+
+    Places 2 and 7 lie across two stretches of 2.5.
+    """
+    places = torch.cat([replace(NOISE, step=step).places("some", 4, 10) for step in range(4000)])
+    counts = places.bincount(minlength=10)
+    assert (counts - 1600).abs().max() < 4 * 36
+
+
 BLOCK = 65_536  # numbers under one key
 
 

@@ -184,7 +184,7 @@ def _trial_name(trial: Trial) -> str:
 
 def _metrics(result: dict[str, Any]) -> dict[str, float]:
     """The numbers that our loop reports, without what Tune adds."""
-    prefixes = ("train/", "val/", "test/")
+    prefixes = ("train/", "val/", "test/", "posterior/")
     names = [key for key in result if key.startswith(prefixes) or key in ("time/step_ms", "time/train_seconds")]
     return {"epoch": result["epoch"], **{name: result[name] for name in names}} if names else {}
 

@@ -5,13 +5,14 @@ from collections.abc import Callable, Mapping, Sequence
 from bbh_dist.cluster.jobs import Job, Outcome
 from bbh_dist.config import Objective, to_yaml
 from bbh_dist.tracking import Tracker
+from bbh_dist.training import health
 
 
 class TrackedJobs:
     """An observer with a run per job, live metrics per epoch and a status that ends true.
 
     `known` gives the run that a job already has from before a crash, `note` remembers a new one. At the end a run gets
-    the best of each objective over its epochs as `best/METRIC`.
+    the best of each objective over its epochs as `best/METRIC`, and the tag `health`.
     """
 
     def __init__(
@@ -27,6 +28,7 @@ class TrackedJobs:
         self.objectives = objectives
         self.known, self.note = known, note
         self._best: dict[str, dict[str, float]] = {}
+        self._history: dict[str, list[dict[str, float]]] = {}
         self.run_ids: dict[str, str] = {}
         self._open: set[str] = set()
 
@@ -52,6 +54,7 @@ class TrackedJobs:
         # Objectives first: MLflow's comparison opens with the metric that was logged first.
         first = {each.metric: metrics[each.metric] for each in self.objectives if each.metric in metrics}
         self.tracker.log_epoch(self.run_ids[job.name], {**first, **metrics})
+        self._history.setdefault(job.name, []).append(metrics)
         best = self._best.setdefault(job.name, {})
         for objective in self.objectives:
             if objective.metric in metrics:
@@ -64,6 +67,7 @@ class TrackedJobs:
         self.tracker.tag(run_id, "state", outcome.state)
         if outcome.reason is not None:
             self.tracker.tag(run_id, "reason", outcome.reason)
+        self.tracker.tag_health(run_id, health(self._history.pop(job.name, []), outcome.reason))
         last = {**self._best.pop(job.name, {}), "time/run_seconds": outcome.seconds}
         self.tracker.log(run_id, last, int(outcome.metrics.get("epoch", 0)))
         self.tracker.end_run(run_id, "FAILED" if outcome.state == "FAIL" else "FINISHED")

@@ -39,8 +39,30 @@ class SemiImplicit(Frozen):
     inner_samples: Annotated[int, Field(ge=0, le=4096)] | None = None
     """Other draws of z that bound log q(w), K in the paper; 0 bounds by each conditional alone.
     Default: those of the step, kl_samples - 1, which cost nothing."""
+    stddev: Literal["tensor", "unit"] = "tensor"
+    """What shares a sigma: a weight tensor, or the weights of an output unit (of a bias each weight has its own)."""
     initial_stddev: Annotated[float, Field(ge=1e-6, le=10)] = 0.2
     """Sigma at the start, in units of each tensor's scale (He's for kernels). Default: measured on MNIST."""
+
+
+class Discriminator(Frozen):
+    """Settings of the network that tells weights of the posterior from weights of the prior.
+
+    One network for all weights, which sees the value of one at a time: adversarial variational Bayes (Mescheder et al.
+    2017) in the paper's form.
+    """
+
+    hidden: Annotated[tuple[PositiveInt, ...], Field(min_length=1, strict=False)] = (64, 64, 64)
+    """Units of the hidden layers, at least one layer. Default: the paper."""
+    pretraining_steps: Annotated[int, Field(ge=0, le=1_000_000)] = 100
+    """Steps of the network before training begins; then it takes one with each training step. Default: the paper."""
+    gradient_clip: Annotated[float, Field(gt=0)] = 5.0
+    """Each number of its gradient is kept within plus and minus this. Default: the paper."""
+    lr: Annotated[float, Field(gt=0, le=1)] = 1e-3
+    """Its learning rate, by Adam. Default: Adam's usual one; the paper does not say."""
+    weights: PositiveInt = 512
+    """Weights of each sample that a step looks at, spread over all, others at every step; sums over them are scaled up.
+    The paper took all. Default: 10 ms a step on one core; all weights of LeNet would take seconds."""
 
 
 class Anneal(Frozen):
@@ -104,18 +126,21 @@ class BbhMethod(SampledMethod):
     splits_samples: ClassVar[bool] = True
     name: Literal["bbh"]
     generator: Generator = Generator()
-    divergence: Literal["semi_implicit", "knn", "knn_marginal", "gaussian"] = "semi_implicit"
+    divergence: Literal["semi_implicit", "knn", "knn_marginal", "gaussian", "discriminator"] = "semi_implicit"
     """How KL(q||p) is estimated. Only `semi_implicit` trains well at full KL weight; the paper used `knn`."""
     semi_implicit: SemiImplicit = SemiImplicit()
+    discriminator: Discriminator = Discriminator()
     kl_samples: Annotated[int, Field(ge=1, le=4096)] = 5
     """Weight samples in the KL estimate of a step. Default: the paper."""
 
     @model_validator(mode="after")
     def _estimators_have_samples(self) -> Self:
-        if self.divergence != "semi_implicit" and self.kl_samples < 2:
+        if self.kl_samples >= 2 or self.divergence == "discriminator":
+            return self
+        if self.divergence != "semi_implicit":
             rule = f"must be at least 2 for the {self.divergence} divergence"
             raise RuleError(rule, key="kl_samples", got=self.kl_samples)
-        if self.kl_samples < 2 and self.semi_implicit.inner_samples is None:
+        if self.semi_implicit.inner_samples is None:
             rule = "must be at least 2, or semi_implicit.inner_samples be set: alone, z could only shrink"
             raise RuleError(rule, key="kl_samples", got=self.kl_samples)
         return self

@@ -101,6 +101,7 @@ def _differentiate(
     inputs = torch.empty(len(share), *input_shape, dtype=noise.dtype, device=META)
     with gradients.collecting():
         drawn = method.draw(noise)
+        method.adapt(drawn)
         loss = objective(
             method, config, inputs, share, drawn, samples, batch=len(batch), examples=1, kl_weight=config.kl_weight
         )

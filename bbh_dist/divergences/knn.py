@@ -8,24 +8,73 @@ D/2 log((1 + s^2) / (2 s^2)), which always falls in s. It is near the truth in f
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 _TINY = 1e-8
 """Added under the root and inside the logarithm, as the authors do."""
+_CACHED_COLUMNS, _COLUMNS = 1 << 14, 1 << 22
+"""Weights whose distances are computed together, on a CPU and elsewhere."""
 
 
 def _itself(tensor: Tensor) -> Tensor:
     return tensor
 
 
-def squared_distances(a: Sequence[Tensor], b: Sequence[Tensor]) -> Tensor:
-    """(S_a, S_b) squared Euclidean distances over all weights, of lists of (S_a, D_t) and (S_b, D_t)."""
-    # Not by matrix products: near neighbours far from the origin would lose their distance to rounding.
-    parts = [torch.cdist(x, y, compute_mode="donot_use_mm_for_euclid_dist").square() for x, y in zip(a, b, strict=True)]
-    return torch.stack(parts).sum(0)
+def squared_distances(posterior: Sequence[Tensor], prior: Sequence[Tensor]) -> Tensor:
+    """(S_q, S_q + S_p) squared Euclidean distances over all weights, of posterior samples to each other and to prior's.
+
+    Shapes: lists of (S_q, D_t) and (S_p, D_t). Only the posterior's samples have a gradient.
+    """
+    squared: Tensor = _SquaredDistances.apply(len(posterior), *posterior, *prior)
+    return squared
+
+
+class _SquaredDistances(torch.autograd.Function):
+    """Distances of differences, not of matrix products: near neighbours that are far from the origin keep theirs.
+
+    `pdist` is ten times as fast as `cdist` on rows this long, for all that pairs of prior samples are computed in vain.
+    The gradient is one small matrix, whose rows add up to 0, times all samples: so they may be centred first, which
+    keeps rounding small.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, tensors: int, *samples: Tensor) -> Tensor:
+        ctx.tensors, ctx.count = tensors, len(samples[0])
+        ctx.save_for_backward(*samples)
+        total = ctx.count + len(samples[tensors])
+        pairs = samples[0].new_zeros(total * (total - 1) // 2)
+        for w_SD, v_SD in zip(samples[:tensors], samples[tensors:], strict=True):
+            for w, v in _blocks(w_SD, v_SD):
+                pairs += torch.pdist(torch.cat([w, v])).square()
+        squared = pairs.new_zeros(total, total)
+        first, second = torch.triu_indices(total, total, 1, device=pairs.device)
+        squared[first, second] = pairs
+        return (squared + squared.mT)[: ctx.count]
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        own, others = gradient[:, : ctx.count], gradient[:, ctx.count :]
+        own = own + own.mT
+        of_posterior = 2 * ((own.sum(1) + others.sum(1)).diag() - own)
+        samples, results = ctx.saved_tensors, []
+        for w_SD, v_SD in zip(samples[: ctx.tensors], samples[ctx.tensors :], strict=True):
+            results.append(torch.empty_like(w_SD))
+            for w, v, result in _blocks(w_SD, v_SD, results[-1]):
+                centre = w.mean(0)
+                torch.addmm(of_posterior @ (w - centre), others, v - centre, alpha=-2, out=result)
+        return None, *results, *(None for _ in results)
+
+
+def _blocks(*tensors: Tensor) -> Iterator[tuple[Tensor, ...]]:
+    """Columns of tensors (_, D) by as many as stay in a cache, without copies."""
+    columns = _CACHED_COLUMNS if tensors[0].device.type == "cpu" else _COLUMNS
+    return zip(*(tensor.split(columns, dim=1) for tensor in tensors), strict=True)
 
 
 def knn_kl(
@@ -45,8 +94,8 @@ def knn_kl(
     count, others = posterior[0].shape[0], prior[0].shape[0]
     _check(count)
     weights = sum(part.shape[1] for part in posterior) if weights is None else weights
-    squared = whole(torch.cat([squared_distances(posterior, prior), squared_distances(posterior, posterior)], dim=1))
-    to_prior, own = squared[:, :others].amin(1), squared[:, others:]
+    squared = whole(squared_distances(posterior, prior))
+    own, to_prior = squared[:, :count], squared[:, count:].amin(1)
     to_posterior = own.masked_fill(torch.eye(count, dtype=torch.bool, device=own.device), math.inf).amin(1)
     ratio = (_root(to_prior) / _root(to_posterior) + _TINY).log()
     return weights * ratio.mean() + math.log(others / (count - 1))

@@ -31,7 +31,7 @@ def _itself(tensor: Tensor) -> Tensor:
 def semi_implicit_kl(
     means: Sequence[Tensor],
     deviations: Sequence[Tensor],
-    log_stddevs: Tensor,
+    log_stddevs: Sequence[Tensor] | Tensor,
     prior_stddev: float,
     inner_samples: int,
     whole: Callable[[Tensor], Tensor] = _itself,
@@ -39,7 +39,8 @@ def semi_implicit_kl(
     """Upper bound on KL(q || N(0, prior_stddev^2 I)) in nats, mean over the S samples, not divided by data.
 
     Shapes: `means` a list of (M, D_t) whose first S belong to the samples and whose others serve as inner draws only;
-    `deviations`, eps, a list of (S, D_t); `log_stddevs` (T,). Each sample is bounded by its own conditional and
+    `deviations`, eps, a list of (S, D_t); `log_stddevs` for each tensor one number, () or, as a tensor of all, (T,), or
+    one for each weight, (D_t,). Each sample is bounded by its own conditional and
     `inner_samples` = K others: the following ones cyclically while K < S, else all S and the first K - S + 1 others.
     Where the lists hold a shard of the weights, `whole` sums a tensor over all of them.
 
@@ -53,14 +54,23 @@ def semi_implicit_kl(
     kl_S = means[0].new_zeros(count)
     gap_SM = means[0].new_zeros(count, conditionals)
     for mean_MD, eps_SD, log_stddev in zip(means, deviations, log_stddevs, strict=True):
-        cross_SM, gram_MM, square_M = _Grams.apply(mean_MD, eps_SD)
+        cross_SM, gram_MM, square_M, unit = _products(mean_MD, eps_SD, log_stddev)
         kl_S = kl_S + gaussian_kl_of_norms(square_M[:count], mean_MD.shape[1], log_stddev, prior_stddev)
-        gap_SM = gap_SM + _gaps(cross_SM[:, :conditionals], gram_MM[:conditionals, :conditionals], log_stddev)
+        gap_SM = gap_SM + _gaps(cross_SM[:, :conditionals], gram_MM[:conditionals, :conditionals], unit)
     sums = whole(torch.cat([kl_S[:, None], gap_SM], dim=1))
     kl_S, gap_SM = sums[:, 0], sums[:, 1:]
     used = _used(count, conditionals, inner_samples, kl_S.device)
     mixture_S = torch.logsumexp((-gap_SM).masked_fill(~used, -math.inf), dim=1) - math.log(inner_samples + 1)
     return (kl_S + mixture_S).mean()
+
+
+def _products(mean_MD: Tensor, eps_SD: Tensor, log_stddev: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """As `_Grams`, and the log of the sigma that is still to be divided by: where weights have their own it is done."""
+    if not log_stddev.dim():
+        cross_SM, gram_MM, square_M = _Grams.apply(mean_MD, eps_SD)
+        return cross_SM, gram_MM, square_M, log_stddev
+    cross_SM, gram_MM, _ = _Grams.apply(mean_MD * torch.exp(-log_stddev), eps_SD)
+    return cross_SM, gram_MM, mean_MD.square().sum(1), mean_MD.new_zeros(())
 
 
 class _Grams(torch.autograd.Function):

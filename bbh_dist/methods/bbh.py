@@ -1,22 +1,26 @@
 """Bayes by Hypernet: weights are what a hypernetwork makes of noise (Pawlowski et al. 2017, arXiv 1711.01297).
 
-w = G(z),  z ~ N(0, I)                               knn, knn_marginal, gaussian: KL estimated from samples
-w = G(z) + sigma * eps,  eps ~ N(0, I)               semi_implicit: KL bounded, sigma learnt per weight tensor
+w = G(z),  z ~ N(0, I)                               KL estimated from samples, or by a discriminator
+w = G(z) + sigma * eps,  eps ~ N(0, I)               semi_implicit: KL bounded, sigma learnt per tensor or unit
 """
 
-import math
 from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor, nn
 
 from bbh_dist.config import BbhMethod
-from bbh_dist.divergences import gaussian_moment_kl, knn_kl, knn_marginal_kl, semi_implicit_kl
+from bbh_dist.divergences import Discriminator, gaussian_moment_kl, knn_kl, knn_marginal_kl, pick, semi_implicit_kl
 from bbh_dist.hypernets import build_generator
 from bbh_dist.methods.method import Method
+from bbh_dist.methods.sigma import initial_log_stddevs, own_log_stddevs
+from bbh_dist.methods.spread import spread_measures, variances
 from bbh_dist.networks import Network, sampled_layers
 from bbh_dist.noise import Noise
 from bbh_dist.sharding import ALONE, SampleShare, Shards
+
+_NUMBERS_AT_ONCE = 1 << 24
+"""Weights of samples that are only measured; more only where a training step has more."""
 
 
 @dataclass(frozen=True)
@@ -48,8 +52,14 @@ class BayesByHypernet(Method):
         self.lengths = [[len(part) for part in of_shard] for of_shard in parts]
         self.log_stddevs = None
         if config.divergence == "semi_implicit":
-            scales = [tensor.scale * config.semi_implicit.initial_stddev for tensor in network.tensors]
-            self.log_stddevs = nn.Parameter(torch.tensor([math.log(scale) for scale in scales]))
+            self.log_stddevs = nn.Parameter(initial_log_stddevs(config.semi_implicit, network.tensors))
+        self.discriminator = None
+        if config.divergence == "discriminator":
+            settings = config.discriminator
+            self.discriminator = Discriminator(
+                settings.hidden, config.prior_stddev, settings.lr, settings.gradient_clip, generator
+            )
+            self.pretraining_steps = settings.pretraining_steps
 
     def partial_parameters(self) -> list[nn.Parameter]:
         """Parameters that all shards hold and of whose gradients each has a term."""
@@ -60,6 +70,18 @@ class BayesByHypernet(Method):
         """Weight samples, one per sample of the noise."""
         means = self.generator(noise)
         return WeightSamples(noise, means, None if self.log_stddevs is None else self._normal(noise, "eps"))
+
+    def adapt(self, drawn: WeightSamples) -> None:
+        """Let the discriminator, if there is one, take a step on a part of the weights and on as many of the prior."""
+        if self.discriminator is None:
+            return
+        weights, count = self._picked([mean.detach() for mean in drawn.means], drawn.noise, "discriminator/fit")
+        prior = self._kl_noise(drawn.noise).normal("discriminator/prior", count, self.shards.part(count))
+        counts = (count * len(weights),) * 2
+        group = self.shards.group
+        self.discriminator.fit(
+            weights, prior * self.config.prior_stddev, counts, lambda tensor: group.sum(tensor, "discriminator")
+        )
 
     def forward(
         self, inputs: Tensor, drawn: WeightSamples, samples: SampleShare | None = None, first: int = 0
@@ -79,23 +101,38 @@ class BayesByHypernet(Method):
         count, prior_stddev = min(self.config.kl_samples, len(drawn.noise)), self.config.prior_stddev
         if drawn.deviations is not None:
             return self._semi_implicit(drawn, drawn.deviations, count)
+        if self.discriminator is not None:
+            picked, of_all = self._picked(drawn.means, drawn.noise, "discriminator")
+            return self.shards.sum(self.discriminator(picked).sum() * (self.network.size / (of_all * count)))
         weights = _first(drawn.means, count)
         if self.config.divergence == "gaussian":
             return self.shards.sum(gaussian_moment_kl(weights, prior_stddev))
-        noise = replace(drawn.noise, samples=drawn.noise.samples[:count])
-        prior = [part.mul_(prior_stddev) for part in self._normal(noise, "prior")]
+        prior = [part.mul_(prior_stddev) for part in self._normal(self._kl_noise(drawn.noise), "prior")]
         if self.config.divergence == "knn":
             return knn_kl(weights, prior, self.network.size, self.shards.sum)
         return self.shards.sum(knn_marginal_kl(weights, prior))
+
+    @torch.no_grad()
+    def measures(self, noise: Noise) -> dict[str, float]:
+        """How wide the posterior is, and for a semi-implicit one what share of its variance is the generator's."""
+        together = max(self.config.kl_samples, _NUMBERS_AT_ONCE // self.network.size)
+        chunks = [noise.samples[i : i + together] for i in range(0, len(noise), together)]
+        of_generator = variances(self.generator(replace(noise, samples=samples)) for samples in chunks)
+        log_stddevs = None if self.log_stddevs is None else self._own_log_stddevs()
+        return spread_measures(of_generator, log_stddevs, self.network.tensors, self.config.prior_stddev, self.shards)
 
     def _weights(self, drawn: WeightSamples, count: int) -> list[Tensor]:
         """The first `count` weight samples, for each tensor (count, own part of D_t); made once, for many shares."""
         if count not in drawn.weights:
             drawn.weights[count] = _first(drawn.means, count)
-            if drawn.deviations is not None and self.log_stddevs is not None:
-                parts = zip(drawn.weights[count], _first(drawn.deviations, count), self.log_stddevs.exp(), strict=True)
-                drawn.weights[count] = [torch.addcmul(mean, eps, stddev) for mean, eps, stddev in parts]
+            if drawn.deviations is not None:
+                parts = zip(drawn.weights[count], _first(drawn.deviations, count), self._own_log_stddevs(), strict=True)
+                drawn.weights[count] = [torch.addcmul(mean, eps, log_stddev.exp()) for mean, eps, log_stddev in parts]
         return drawn.weights[count]
+
+    def _own_log_stddevs(self) -> list[Tensor]:
+        assert self.log_stddevs is not None
+        return own_log_stddevs(self.config.semi_implicit, self.log_stddevs, self.network.tensors, self.own)
 
     def _normal(self, noise: Noise, purpose: str) -> list[Tensor]:
         """Standard normal numbers for this shard's weights, for each tensor (S, own part of D_t)."""
@@ -104,8 +141,17 @@ class BayesByHypernet(Method):
             for tensor, own in zip(self.network.tensors, self.own, strict=True)
         ]
 
+    def _kl_noise(self, noise: Noise) -> Noise:
+        """Of the samples in the KL estimate."""
+        return replace(noise, samples=noise.samples[: self.config.kl_samples])
+
+    def _picked(self, means: list[Tensor], noise: Noise, purpose: str) -> tuple[Tensor, int]:
+        """What the discriminator looks at: (S, own part) of some weights, and how many there are over all shards."""
+        sizes = [tensor.size for tensor in self.network.tensors]
+        places = noise.places(purpose, self.config.discriminator.weights, sum(sizes))
+        return pick(_first(means, min(self.config.kl_samples, len(noise))), self.own, sizes, places), len(places)
+
     def _semi_implicit(self, drawn: WeightSamples, deviations: list[Tensor], count: int) -> Tensor:
-        assert self.log_stddevs is not None
         inner = self.config.semi_implicit.inner_samples
         inner = count - 1 if inner is None else inner
         means = _first(drawn.means, count)
@@ -113,7 +159,7 @@ class BayesByHypernet(Method):
             others = drawn.noise.after(max(drawn.noise.samples) + 1, inner - count + 1)
             means = [torch.cat(pair) for pair in zip(means, self.generator(others), strict=True)]
         eps, prior_stddev = _first(deviations, count), self.config.prior_stddev
-        return semi_implicit_kl(means, eps, self.log_stddevs, prior_stddev, inner, self.shards.sum)
+        return semi_implicit_kl(means, eps, self._own_log_stddevs(), prior_stddev, inner, self.shards.sum)
 
 
 def _first(parts: list[Tensor], count: int) -> list[Tensor]:

@@ -21,6 +21,8 @@ class Method(nn.Module, ABC):
     shards: Shards
     point_estimate = False
     """Whether all weight samples are the same, so that one is enough."""
+    pretraining_steps = 0
+    """How often `adapt` is called with samples of the start before training begins."""
 
     def partial_parameters(self) -> list[nn.Parameter]:
         """Parameters that all shards hold and of whose gradients each has a term."""
@@ -29,6 +31,16 @@ class Method(nn.Module, ABC):
     @abstractmethod
     def draw(self, noise: Noise) -> Any:
         """Weight samples, one per sample of the noise, decided by its keys."""
+
+    def adapt(self, drawn: Any) -> None:
+        """Fit what the divergence has to know of the posterior to a step's samples, before the step; none by default.
+
+        What is fitted is held in buffers, and is the same on every worker.
+        """
+
+    def measures(self, noise: Noise) -> dict[str, float]:
+        """What there is to say of the posterior itself, named `posterior/MEASURE`, from samples; nothing by default."""
+        return {}
 
     @abstractmethod
     def forward(self, inputs: Tensor, drawn: Any, samples: SampleShare | None = None, first: int = 0) -> Tensor:

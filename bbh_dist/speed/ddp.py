@@ -56,6 +56,7 @@ class WorkersPart(nn.Module):
     ) -> Tensor:
         """The worker's loss; `sizes` are `first`, its place in the batch, and those of batch and training data."""
         drawn, weight = self.method.draw(noise), self.config.kl_weight / self.workers
+        self.method.adapt(drawn)
         loss = objective(
             self.method,
             self.config,

@@ -5,7 +5,7 @@ from typing import Any
 
 from bbh_dist.config import ConfigError, Mistake
 
-DIVERGENCES = ("semi_implicit", "knn", "knn_marginal", "gaussian")
+DIVERGENCES = ("semi_implicit", "knn", "knn_marginal", "gaussian", "discriminator")
 GENERATORS = ("layerwise", "sliced", "single")
 
 

@@ -9,7 +9,7 @@ import os
 import shlex
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -177,6 +177,10 @@ class Tracker:
     def tag(self, run_id: str, key: str, value: object) -> None:
         """Set one tag."""
         self._client.set_tag(run_id, key, _short(value))
+
+    def tag_health(self, run_id: str, lines: Sequence[str]) -> None:
+        """Set the tag `health`: what is wrong with a run's divergence estimate, or `ok`."""
+        self.tag(run_id, "health", "; ".join(lines) or "ok")
 
     def log_file(self, run_id: str, path: Path, folder: str | None = None) -> None:
         """Store a file as an artifact."""

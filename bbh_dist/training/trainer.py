@@ -23,6 +23,8 @@ from bbh_dist.training.state import read_state, state_tensors
 from bbh_dist.training.update import Update
 
 _STEPS_BETWEEN_CHECKS = 50
+_POSTERIOR_SAMPLES = 20
+"""Weight samples in `posterior/` measures."""
 
 
 class Diverged(Exception):
@@ -92,6 +94,7 @@ class Trainer:
             "epoch": self.epoch,
             **losses,
             **metrics,
+            **self.method.measures(self._noise("posterior", self.epoch, _POSTERIOR_SAMPLES)),
             "time/step_ms": 1000 * train_seconds / self.steps_per_epoch,
             "time/train_seconds": self.seconds,
         }
@@ -138,9 +141,12 @@ class Trainer:
         order = torch.randperm(
             len(self.task.train), generator=keyed_generator("order", self.experiment.seed, self.epoch)
         )
-        sums = torch.zeros(3, dtype=torch.float64, device=self.device)
+        if self.epoch == 0:
+            self._pretrain()
+        sums = torch.zeros(4, dtype=torch.float64, device=self.device)
         for step, batch in enumerate(order.to(self.device).split(self.experiment.batch_size), start=1):
-            sums += self.step(step - 1, batch)
+            terms = self.step(step - 1, batch)
+            sums += torch.cat([terms, ~terms[1:2].isfinite()])
             # On a GPU a look at the sums would make it wait for the host; there the epoch's end is early enough.
             looks = step % _STEPS_BETWEEN_CHECKS == 0 and self.device.type == "cpu"
             if looks or step == self.steps_per_epoch:
@@ -151,6 +157,12 @@ class Trainer:
         nll = float(self.workers.sum(sums[0].clone())) / examples
         weighted_kl = float(sums[2]) / steps
         return {"train/loss": nll + weighted_kl / examples, "train/nll": nll, "train/kl": float(sums[1]) / steps}
+
+    @torch.no_grad()
+    def _pretrain(self) -> None:
+        for step in range(self.method.pretraining_steps):
+            noise = self._noise("pretraining", step, self.experiment.method.samples_per_step)
+            self.method.adapt(self.method.draw(noise))
 
     def step(self, step: int, batch: Tensor) -> Tensor:
         """One step on this worker's share of a batch of indices: (sum of NLL, KL, weighted KL), nats."""
@@ -163,12 +175,14 @@ class Trainer:
         progress = number / (experiment.epochs * self.steps_per_epoch)
         lr = experiment.optimizer.lr * schedule_factor(experiment.optimizer.schedule, progress)
         with self.update.collecting():
+            drawn = self.method.draw(self._noise("train", number, config.samples_per_step))
+            self.method.adapt(drawn)
             loss = objective(
                 self.method,
                 config,
                 train.inputs[share],
                 train.labels[share],
-                self.method.draw(self._noise("train", number, config.samples_per_step)),
+                drawn,
                 samples,
                 first=own.start,
                 batch=len(batch),
@@ -185,7 +199,8 @@ class Trainer:
     def _check_finite(self, sums: Tensor, step: int) -> None:
         nll, kl = float(self.workers.sum(sums[0].clone())), float(sums[1])
         if not math.isfinite(nll + kl):
-            raise Diverged(f"loss is not finite by step {step} of epoch {self.epoch + 1}: nll sum {nll}, kl sum {kl}")
+            sums_are = f"nll sum {nll}, kl sum {kl}, KL estimate not finite at {int(sums[3])} of the steps"
+            raise Diverged(f"loss is not finite by step {step} of epoch {self.epoch + 1}: {sums_are}")
 
     def _keep_best(self, metrics: dict[str, float]) -> dict[str, float]:
         """Remember the weights of the lowest validation NLL; at the end go back to them and measure them in full."""

@@ -96,6 +96,7 @@ def test_study_is_told_to_mlflow(study: tuple[Path, subprocess.CompletedProcess[
         run = by_name[name]
         assert run.info.status == ("FAILED" if trial.state.name == "FAIL" else "FINISHED")
         assert run.data.tags["state"] == trial.state.name
+        assert ("not finite" in run.data.tags["health"]) == (trial.state.name == "FAIL")
         assert set(run.data.params) == {"optimizer.lr", "method.prior_stddev"}
         assert "version.torch" in run.data.tags
         if trial.state.name == "COMPLETE":

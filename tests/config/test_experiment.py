@@ -65,6 +65,9 @@ def test_defaults_are_the_documented_ones(tmp_path: Path) -> None:
     assert (method.generator.noise_dim, method.generator.shared_noise) == (8, True)
     assert (method.divergence, method.prior_stddev, method.kl_weight) == ("semi_implicit", 1.0, 1.0)
     assert (method.semi_implicit.inner_samples, method.semi_implicit.initial_stddev) == (None, 0.2)
+    assert method.semi_implicit.stddev == "tensor"
+    assert (method.discriminator.hidden, method.discriminator.pretraining_steps) == ((64, 64, 64), 100)
+    assert (method.discriminator.gradient_clip, method.discriminator.lr) == (5.0, 1e-3)
     assert (method.kl_samples, method.likelihood_samples, method.likelihood) == (5, 1, "mean_log")
     assert (method.anneal.start, method.anneal.epochs) == (0.0, 0.0)
     assert (found.network, found.epochs, found.batch_size, found.seed) == ("mlp", 20, 100, 0)
@@ -120,6 +123,8 @@ def test_experiments_are_frozen(tmp_path: Path) -> None:
         ("method.generator.hidden=64", "method.generator.hidden: must be a list, got 64"),
         ("method.generator.hidden=[]", "method.generator.hidden: must not be empty"),
         ("method.generator.hidden=[64.0]", "method.generator.hidden.0: must be an integer, got 64.0"),
+        ("method.discriminator.weights=0", "method.discriminator.weights: must be greater than or equal to 1, got 0"),
+        ("method.semi_implicit.stddev=layer", "method.semi_implicit.stddev: must be one of tensor, unit"),
         ("seed=-1", "seed: must be greater than or equal to 0, got -1"),
         (f"batch_size={10**30}", "batch_size: must be less than"),
     ],
@@ -157,6 +162,14 @@ def test_a_wide_residual_network_has_whole_blocks(tmp_path: Path, network: str, 
 def test_whole_numbers_serve_where_a_number_is_wanted(tmp_path: Path) -> None:
     lr = experiment(tmp_path, BBH, "optimizer.lr=1").optimizer.lr
     assert (lr, type(lr)) == (1.0, float)
+
+
+@pytest.mark.parametrize("divergence", ["knn", "gaussian", "semi_implicit"])
+def test_only_the_discriminator_takes_one_sample(tmp_path: Path, divergence: str) -> None:
+    one = ("method.kl_samples=1", "method.divergence=discriminator")
+    assert experiment(tmp_path, BBH, *one).method.samples_per_step == 1
+    line = message(experiment, tmp_path, BBH, one[0], f"method.divergence={divergence}")
+    assert "must be at least 2" in line
 
 
 @pytest.mark.parametrize("key", ["generator", "divergence", "semi_implicit", "kl_samples", "likelihood_samples"])

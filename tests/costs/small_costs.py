@@ -11,6 +11,7 @@ CASES: dict[str, dict[str, Any]] = {
     "map": {"method": {"name": "map"}},
     "single": {"method": {"kind": "single"}},
     "single-knn": {"method": {"kind": "single", "divergence": "knn", **_SEVERAL}},
+    "single-discriminator": {"method": {"kind": "single", "divergence": "discriminator", **_SEVERAL}},
     "sliced": {"method": {"kind": "sliced", **_SEVERAL}},
     "sliced-marginal": {"method": {"kind": "sliced", "divergence": "knn_marginal"}, "precision": "float64"},
     "layerwise": {"method": {"kind": "layerwise"}},

@@ -21,6 +21,14 @@ def test_equals_torch_distributions_for_each_sample() -> None:
     torch.testing.assert_close(total, expected, rtol=1e-12, atol=0)
 
 
+def test_a_standard_deviation_for_each_weight_equals_torch_distributions() -> None:
+    generator = torch.Generator().manual_seed(1)
+    mean = torch.randn(4, 6, generator=generator, dtype=torch.float64) * 1.5 + 0.8
+    stddev = torch.tensor([0.2, 0.5, 1.0, 1.7, 2.5, 4.0]).double()
+    expected = kl_divergence(Normal(mean, stddev), Normal(torch.zeros_like(mean), PRIOR)).sum(1)
+    torch.testing.assert_close(gaussian_kl(mean, stddev.log(), PRIOR), expected, rtol=1e-12, atol=0)
+
+
 def test_is_zero_at_the_prior_and_nowhere_else() -> None:
     mean = torch.zeros(1, 5, dtype=torch.float64)
     at_prior = torch.tensor(math.log(PRIOR), dtype=torch.float64)

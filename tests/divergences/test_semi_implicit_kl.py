@@ -29,10 +29,13 @@ def conditionals_of(sample: int, samples: int, inner: int) -> list[int]:
     return list(range(inner + 1)) if inner >= samples else [(sample + k) % samples for k in range(inner + 1)]
 
 
-def explicit_bound(means: Sequence[Tensor], deviations: Sequence[Tensor], inner: int) -> float:
+SIGMAS = torch.cat([torch.full((size,), s, dtype=torch.float64) for size, s in zip(SIZES, STDDEVS, strict=True)])
+"""Of every weight."""
+
+
+def explicit_bound(means: Sequence[Tensor], deviations: Sequence[Tensor], inner: int, stddev: Tensor = SIGMAS) -> float:
     """Mean of log 1/(K+1) sum_k N(w; m_k) - log p(w), its two terms that have a known mean replaced by that mean."""
     mean, eps = torch.cat(list(means), 1), torch.cat(list(deviations), 1)
-    stddev = torch.cat([torch.full((size,), s, dtype=torch.float64) for size, s in zip(SIZES, STDDEVS, strict=True)])
     samples, bounds = len(eps), []
     for i in range(samples):
         w = mean[i] + stddev * eps[i]
@@ -51,6 +54,40 @@ def test_equals_the_explicit_densities_for_every_number_of_inner_samples(inner: 
     means, deviations = drawn(4, 8)
     value = semi_implicit_kl(means, deviations, LOG_STDDEVS, PRIOR, inner).item()
     assert value == pytest.approx(explicit_bound(means, deviations, inner), rel=1e-10)
+
+
+@pytest.mark.parametrize("inner", [0, 2, 3, 7])
+def test_weights_may_have_a_sigma_each(inner: int) -> None:
+    """The first and the last tensor; the one between has one number."""
+    means, deviations = drawn(4, 8)
+    stddev = SIGMAS * torch.tensor([0.5, 1.1, 2.0, 1.0, 0.3, 0.8, 1.7, 1.2]).double()
+    first, second, third = stddev.log().split(SIZES)
+    value = semi_implicit_kl(means, deviations, [first, second[0], third], PRIOR, inner).item()
+    assert value == pytest.approx(explicit_bound(means, deviations, inner, stddev), rel=1e-10)
+
+
+def test_shards_of_weights_with_a_sigma_each_add_up() -> None:
+    """The sum over two shards that hold 4 and 4 of 8 weights, where the whole is asked for."""
+    means, deviations = (torch.cat(parts, 1) for parts in drawn(4, 6))
+    log_stddev, halves = SIGMAS.log() + 0.3 * normal(8), (slice(0, 4), slice(4, 8))
+    terms: list[Tensor] = []
+    for half in halves:
+        parts = ([means[:, half]], [deviations[:, half]], [log_stddev[half]])
+        semi_implicit_kl(*parts, PRIOR, 5, lambda tensor: terms.append(tensor) or tensor)
+    whole = semi_implicit_kl([means], [deviations], [log_stddev], PRIOR, 5, lambda tensor: tensor)
+    parts = ([means[:, halves[1]]], [deviations[:, halves[1]]], [log_stddev[halves[1]]])
+    summed = semi_implicit_kl(*parts, PRIOR, 5, lambda tensor: tensor + terms[0])
+    torch.testing.assert_close(summed, whole, rtol=1e-12, atol=0)
+
+
+def test_gradient_for_a_sigma_of_each_weight() -> None:
+    means, deviations = drawn(4, 6)
+    inputs = [tensor.requires_grad_() for tensor in (*means, *deviations, *(0.3 * normal(size) for size in SIZES))]
+
+    def bound(*tensors: Tensor) -> Tensor:
+        return semi_implicit_kl(tensors[:3], tensors[3:6], tensors[6:], PRIOR, 3)
+
+    assert torch.autograd.gradcheck(bound, inputs)
 
 
 def test_means_beyond_those_needed_are_not_used() -> None:

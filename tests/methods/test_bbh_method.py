@@ -44,6 +44,30 @@ def test_semi_implicit_weights_are_means_and_scaled_noise() -> None:
         torch.testing.assert_close(weight, mean + 0.3 * tensor.scale * deviation, rtol=1e-6, atol=1e-6)
 
 
+def test_each_output_unit_may_have_a_sigma() -> None:
+    """mlp:5 on 7 inputs and 3 classes has 5 units and then 3; of a bias each weight is one."""
+    method = built(semi_implicit={"initial_stddev": 0.3, "stddev": "unit"})
+    assert method.log_stddevs is not None
+    assert method.log_stddevs.shape == (5 + 5 + 3 + 3,)
+    scales = [tensor.scale for tensor in NETWORK.tensors for _ in range(tensor.shape[0])]
+    torch.testing.assert_close(method.log_stddevs.detach(), (0.3 * torch.tensor(scales)).log().double())
+    method.log_stddevs.data += torch.arange(16) / 10
+    drawn, eps = method.draw(NOISE), drawn_by_name("eps", NOISE)
+    stddevs = method.log_stddevs.exp().split([5, 5, 3, 3])
+    weights = method._weights(drawn, len(NOISE))
+    for tensor, weight, mean, deviation, stddev in zip(
+        NETWORK.tensors, weights, drawn.means, eps, stddevs, strict=True
+    ):
+        of_unit = stddev.view(-1, *(1 for _ in tensor.shape[1:]))
+        expected = mean.unflatten(1, tensor.shape) + of_unit * deviation.unflatten(1, tensor.shape)
+        torch.testing.assert_close(weight.unflatten(1, tensor.shape), expected)
+
+
+def test_equal_sigmas_of_units_give_the_divergence_of_the_tensor() -> None:
+    values = [built(semi_implicit={"stddev": stddev}) for stddev in ("tensor", "unit")]
+    torch.testing.assert_close(*(method.divergence(method.draw(NOISE)) for method in values), rtol=1e-10, atol=0)
+
+
 def test_implicit_weights_are_what_the_generator_makes() -> None:
     method = built(divergence="knn")
     drawn = method.draw(NOISE)
@@ -77,6 +101,54 @@ def test_gaussian_divergence_is_of_the_first_kl_samples() -> None:
     drawn = method.draw(NOISE)
     expected = gaussian_moment_kl(first(drawn.means, 4), PRIOR)
     assert method.divergence(drawn).item() == pytest.approx(expected.item(), rel=1e-12)
+
+
+CHOSEN = {"divergence": "discriminator", "discriminator": {"hidden": (5, 4), "weights": 20}, "kl_samples": 4}
+SIZE = NETWORK.size
+
+
+def chosen(drawn: Any, purpose: str, weights: int = 20) -> Tensor:
+    return torch.cat(first(drawn.means, 4), dim=1)[:, NOISE.places(purpose, weights, SIZE)]
+
+
+def test_discriminator_divergence_is_the_scaled_sum_of_logits_of_some_weights() -> None:
+    """For 20 of 58 weights, and for all of them; 6 samples are drawn, 4 are for the KL."""
+    assert SIZE == 58
+    for weights in (20, 100):
+        method = built(**CHOSEN | {"discriminator": {"hidden": (5, 4), "weights": weights}})
+        drawn = method.draw(NOISE)
+        assert method.discriminator is not None
+        logits = method.discriminator(chosen(drawn, "discriminator", weights))
+        assert logits.shape == (4, min(weights, SIZE))
+        expected = logits.mean() * SIZE
+        assert method.divergence(drawn).item() == pytest.approx(expected.item(), rel=1e-12)
+
+
+def test_adapting_is_a_step_of_the_discriminator_on_the_first_kl_samples_and_the_scaled_prior() -> None:
+    method, other = built(**CHOSEN), built(**CHOSEN)
+    drawn = method.draw(NOISE)
+    before = [parameter.detach().clone() for parameter in method.parameters()]
+    method.adapt(drawn)
+    prior = PRIOR * NOISE.after(0, 4).normal("discriminator/prior", 20)
+    assert method.discriminator is not None
+    assert other.discriminator is not None
+    other.discriminator.fit(chosen(drawn, "discriminator/fit"), prior, (80, 80))
+    assert torch.equal(method.discriminator.flat, other.discriminator.flat)
+    assert not torch.equal(method.discriminator.flat, built(**CHOSEN).discriminator.flat)
+    assert all(map(torch.equal, method.parameters(), before))
+
+
+def test_estimates_from_some_weights_have_the_mean_of_the_one_from_all() -> None:
+    """n = 600 steps; tolerance 4 standard errors, which have to be small beside the value."""
+    method = built(**CHOSEN)
+    drawn = method.draw(NOISE)
+    assert method.discriminator is not None
+    logits = method.discriminator(torch.cat(first(drawn.means, 4), dim=1)).mean(0).detach()
+    steps = [NOISE.__class__(**vars(NOISE) | {"step": step}) for step in range(600)]
+    estimates = torch.stack([logits[noise.places("discriminator", 20, SIZE)].mean() * SIZE for noise in steps])
+    error = estimates.std().item() / math.sqrt(600)
+    assert error < 0.02 * logits.abs().sum().item()
+    assert estimates.mean().item() == pytest.approx(logits.sum().item(), abs=4 * error)
 
 
 def test_fewer_drawn_samples_than_kl_samples_are_all_used() -> None:

@@ -18,7 +18,7 @@ from bbh_dist.training import Trainer
 
 GOLDEN = Path(__file__).with_name("golden.json")
 KINDS = ("single", "sliced", "layerwise")
-DIVERGENCES = ("semi_implicit", "knn", "knn_marginal", "gaussian")
+DIVERGENCES = ("semi_implicit", "knn", "knn_marginal", "gaussian", "discriminator")
 METHODS: dict[str, dict] = {"map": {"name": "map", "prior_stddev": 1.3}} | {
     f"bbh-{kind}-{divergence}": {
         "name": "bbh",
@@ -27,6 +27,7 @@ METHODS: dict[str, dict] = {"map": {"name": "map", "prior_stddev": 1.3}} | {
         "prior_stddev": 1.3,
         "kl_samples": 3,
         "likelihood_samples": 2,
+        **({"discriminator": {"pretraining_steps": 10}} if divergence == "discriminator" else {}),
     }
     for kind, divergence in itertools.product(KINDS, DIVERGENCES)
 }

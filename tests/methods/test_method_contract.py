@@ -103,7 +103,7 @@ class TestBayesByHypernet(MethodContract):
     def kind(self, request: pytest.FixtureRequest) -> str:
         return request.param
 
-    @pytest.fixture(params=["semi_implicit", "knn", "knn_marginal", "gaussian"])
+    @pytest.fixture(params=["semi_implicit", "knn", "knn_marginal", "gaussian", "discriminator"])
     def config(self, kind: str, request: pytest.FixtureRequest) -> BbhMethod:
         return BbhMethod.model_validate(
             {
@@ -113,5 +113,18 @@ class TestBayesByHypernet(MethodContract):
                 "prior_stddev": 1.7,
                 "kl_samples": 4,
                 "likelihood_samples": 2,
+            }
+        )
+
+
+class TestSigmaOfUnits(MethodContract):
+    @pytest.fixture
+    def config(self) -> BbhMethod:
+        return BbhMethod.model_validate(
+            {
+                "name": "bbh",
+                "generator": {"hidden": (4, 6), "noise_dim": 3},
+                "semi_implicit": {"stddev": "unit"},
+                "kl_samples": 4,
             }
         )

@@ -86,14 +86,17 @@ def crossed() -> Iterator[tuple[str, Case]]:
 ANNEAL = {"start": 0.5, "epochs": 2}
 INNER = {"semi_implicit": {"inner_samples": 6}, "likelihood_samples": 2, "anneal": ANNEAL}
 CUT = {"network": "mlp:10"}  # of the single generator's 17 slices the last is cut
+FEW = {"divergence": "discriminator", "discriminator": {"hidden": [5, 4], "pretraining_steps": 3, "weights": 13}}
 CASES: dict[str, Case] = dict(crossed()) | {
+    **{f"{kind}-discriminator": Case(bbh(kind, likelihood_samples=2, **FEW)) for kind in KINDS},
     **{f"{kind}-more-inner-samples": Case(bbh(kind, **INNER), CUT, {"gradient_clip": 0.3}) for kind in KINDS},
+    **{f"{kind}-sigma-of-units": Case(bbh(kind, semi_implicit={"stddev": "unit"})) for kind in KINDS},
     "layerwise-adam": Case(bbh("layerwise", kl_samples=3, likelihood_samples=4), optimizer={"name": "adam"}),
     "layerwise-rmsprop": Case(METHODS["layerwise"], optimizer={"name": "rmsprop"}),
     "layerwise-float32": Case(bbh("layerwise", likelihood_samples=2), {"precision": "float32"}),
     "map": Case(METHODS["map"], optimizer={"gradient_clip": 0.3}),
 }
-REPLICATED = ("single-knn", "sliced-gaussian", "layerwise-semi_implicit", "map")
+REPLICATED = ("single-knn", "single-discriminator", "sliced-gaussian", "layerwise-semi_implicit", "map")
 """What two workers train without shards, too."""
 
 

@@ -111,6 +111,7 @@ def test_mlflow_shows_one_finished_run_with_every_metric_and_step_once(killed: P
     client = MlflowClient(tracking_uri=f"sqlite:///{killed}/mlflow.db")
     runs = client.search_runs([experiment.experiment_id for experiment in client.search_experiments()])
     assert [(run.info.run_name, run.info.status) for run in runs] == [("x", "FINISHED")]
+    assert runs[0].data.tags["health"] == "ok"
     metrics = runs[0].data.metrics
     assert {"train/loss", "val/nll", "test/nll", "test/outlier_auroc"} <= metrics.keys()
     for name in metrics:

@@ -54,6 +54,23 @@ def test_each_optimizer_goes_on_bit_for_bit(tmp_path: Path, optimizer: str, prec
     check_same(*run(tmp_path, 1, optimizer=settings, precision=precision, early_stop={"patience": 2}))
 
 
+DISCRIMINATOR = METHODS["single"] | {
+    "divergence": "discriminator",
+    "discriminator": {"hidden": [5, 4], "pretraining_steps": 7, "weights": 9},
+}
+
+
+@pytest.mark.parametrize("interrupted_after", [1, 2])
+def test_a_discriminator_goes_on_bit_for_bit(tmp_path: Path, interrupted_after: int) -> None:
+    """It was trained 7 times before the first epoch, and once at each of 3 x 6 steps."""
+    changes = {"early_stop": {"patience": 2}, "optimizer": {"lr": 0.02}}
+    found, expected = run(tmp_path, interrupted_after, method=DISCRIMINATOR, **changes)
+    check_same(found, expected)
+    assert int(expected.method.get_buffer("discriminator.steps")) <= 7 + 3 * 6
+    plain, _ = run(tmp_path / "plain", interrupted_after, method=DISCRIMINATOR)
+    assert int(plain.method.get_buffer("discriminator.steps")) == 7 + 3 * 6
+
+
 @pytest.mark.parametrize("method", METHODS)
 def test_each_method_goes_on_bit_for_bit(tmp_path: Path, method: str) -> None:
     check_same(*run(tmp_path, 2, method=METHODS[method] | {"anneal": {"start": 0.5, "epochs": 2}}))
