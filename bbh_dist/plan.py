@@ -48,7 +48,7 @@ def plan(experiment: Experiment, shape: "TaskShape", devices: Sequence[str]) -> 
 
     # First, because the memory of this process counts.
     machines = [measure_machine(_threads(experiment)) if name == CPU else sheet_machine(name) for name in devices]
-    costs_of = cache(lambda workers: step_costs(experiment, shape.input_shape, shape.classes, workers))
+    costs_of = cache(lambda workers: step_costs(experiment, shape.input_shape, shape.outputs, workers))
     try:
         costs = costs_of(experiment.parallel.workers)
     except ValueError as error:

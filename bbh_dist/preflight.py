@@ -3,7 +3,7 @@
 import os
 from pathlib import Path
 
-from bbh_dist.config import MEASURES, ConfigError, Experiment, Mistake, SearchSpace, override
+from bbh_dist.config import MEASURES, ConfigError, Experiment, Mistake, SearchSpace, measures_of, override
 from bbh_dist.networks import build_network
 from bbh_dist.tasks import Task, load_task
 
@@ -13,7 +13,8 @@ def check_experiment(experiment: Experiment, data: str, prefix: str = "") -> Tas
 
     Raises:
         DataError: data is missing or damaged.
-        ConfigError: the network does not take the inputs, or a batch is larger than the training data.
+        ConfigError: the network does not take the inputs, a batch is larger than the training data, or
+            the last one of an epoch is too small for batch statistics.
     """
     task = load_task(experiment.task, Path(data))
     _check_suits(experiment, task, prefix)
@@ -22,11 +23,14 @@ def check_experiment(experiment: Experiment, data: str, prefix: str = "") -> Tas
 
 def _check_suits(experiment: Experiment, task: Task, prefix: str) -> None:
     try:
-        build_network(experiment.network, task.input_shape, task.classes)
+        build_network(experiment.network, task.input_shape, task.outputs)
     except ValueError as error:
         raise ConfigError(Mistake(experiment.task, str(error), key=f"{prefix}network")) from error
     if len(task.train) < experiment.batch_size:
         rule = f"must be at most the {len(task.train)} training examples"
+        raise ConfigError(Mistake(experiment.task, rule, key=f"{prefix}batch_size", got=str(experiment.batch_size)))
+    if experiment.normalisation_kind != "group" and len(task.train) % experiment.batch_size == 1:
+        rule = f"leaves a last batch of one of the {len(task.train)} training examples, which has no batch statistics"
         raise ConfigError(Mistake(experiment.task, rule, key=f"{prefix}batch_size", got=str(experiment.batch_size)))
 
 
@@ -35,16 +39,26 @@ def check_space(space: SearchSpace, data: str) -> None:
 
     Raises:
         DataError: data is missing or damaged.
-        ConfigError: as `check_experiment`, or an objective needs outliers that the task does not have.
+        ConfigError: as `check_experiment`, or the task does not emit an objective.
     """
     task = check_experiment(space.base, data, "base.")
     for key in ("network", "batch_size"):
         for value in space.search[key].edge_values() if key in space.search else []:
             _check_suits(override(space.base, {key: value}), task, "search.")
-    for index, objective in enumerate(space.objectives):
-        if MEASURES[objective.metric.removeprefix("val/")].needs_outliers and task.outliers_validation is None:
-            rule = f"{space.base.task} has no outliers to measure it on (x_outlier)"
-            raise ConfigError(Mistake(space.base.task, rule, key=f"objectives.{index}.metric", got=objective.metric))
+    emitted = [f"val/{name}" for name in measures_of(task.likelihood.kind, task.outliers_validation is not None)]
+    asked = {f"objectives.{index}.metric": objective.metric for index, objective in enumerate(space.objectives)}
+    if space.scheduler.metric is not None:
+        asked["scheduler.metric"] = space.scheduler.metric
+    for key, metric in asked.items():
+        if metric not in emitted:
+            raise ConfigError(Mistake(space.base.task, _missing_rule(space, metric, emitted), key=key, got=metric))
+
+
+def _missing_rule(space: SearchSpace, metric: str, emitted: list[str]) -> str:
+    """Why a task does not emit a metric."""
+    if MEASURES[metric.removeprefix("val/")].needs_outliers and "val/error" in emitted:
+        return f"{space.base.task} has no outliers to measure it on (x_outlier)"
+    return f"must be one of {', '.join(emitted)}, which the task emits"
 
 
 def check_writable(path: str | None, flag: str) -> None:

@@ -19,7 +19,16 @@ from bbh_dist.tracking import Tracker, tracking_uri, ui_command
 from bbh_dist.training import Diverged, Trainer, health
 
 CHECKPOINTS = "checkpoints"
-_SHOWN = ("train/nll", "train/kl", "val/error", "val/nll", "val/entropy_auc", "val/outlier_entropy_auc")
+_SHOWN = (
+    "train/nll",
+    "train/kl",
+    "val/error",
+    "val/rmse",
+    "val/nll",
+    "val/coverage",
+    "val/entropy_auc",
+    "val/outlier_entropy_auc",
+)
 _RESTARTS = 2
 _EPOCH_METRICS = ("train/", "val/", "posterior/", "time/")
 

@@ -104,12 +104,30 @@ def archive(path: Path, shape: tuple[int, ...], **others: np.ndarray) -> Path:
 def test_shape_of_an_archive_is_that_of_the_task(tmp_path: Path, shape: tuple[int, ...]) -> None:
     name = f"npz:{archive(tmp_path / 'own.npz', shape)}"
     task = load_task(name, tmp_path)
-    assert task_shape(name) == TaskShape(task.input_shape, task.classes, len(task.train))
+    assert task_shape(name) == TaskShape(task.input_shape, task.outputs, len(task.train))
+
+
+def test_shape_of_targets_is_that_of_the_task(tmp_path: Path) -> None:
+    path = archive(tmp_path / "own.npz", (20, 6))
+    with np.load(path) as arrays:
+        np.savez(path, **{name: array + 0.5 if name[0] == "y" else array for name, array in arrays.items()})
+    task = load_task(f"npz:{path}", tmp_path)
+    assert task_shape(f"npz:{path}") == TaskShape((6,), 1, len(task.train)) == TaskShape((6,), task.outputs, 18)
+
+
+@pytest.mark.parametrize(
+    ("job", "parameters", "steps"), [("toy_map", 301, 5), ("cifar5_map", 462_693, 225), ("cifar5_bbh", None, 225)]
+)
+def test_tasks_are_planned_without_their_data(job: str, parameters: int | None, steps: int) -> None:
+    result = planned("--job", str(JOBS / f"{job}.yaml"), "--set", "batch_size=4" if job == "toy_map" else "seed=0")
+    assert parameters in (None, result["parameters"])
+    assert result["epoch_seconds"] == pytest.approx(steps * result["step_seconds"])
+    assert "statistics" not in result["wire"]
 
 
 def test_shape_of_digits5_is_that_of_the_task(tmp_path: Path) -> None:
     task = load_task("digits5", tmp_path)
-    assert task_shape("digits5") == TaskShape(task.input_shape, task.classes, len(task.train))
+    assert task_shape("digits5") == TaskShape(task.input_shape, task.outputs, len(task.train))
 
 
 def test_only_the_header_of_inputs_is_read(tmp_path: Path) -> None:

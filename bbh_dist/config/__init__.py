@@ -3,7 +3,7 @@
 from bbh_dist.config.errors import ConfigError, DataError, Mistake
 from bbh_dist.config.experiment import EarlyStop, Evaluation, Experiment, Optimizer, Parallel
 from bbh_dist.config.load import load_experiment, load_space, override, to_yaml
-from bbh_dist.config.measures import MEASURES, Measure
+from bbh_dist.config.measures import MEASURES, Kind, Measure, measures_of
 from bbh_dist.config.methods import Anneal, BbhMethod, Discriminator, Generator, MapMethod, MethodConfig, SemiImplicit
 from bbh_dist.config.space import Final, Objective, Parameter, Sampler, Scheduler, SearchSpace
 
@@ -19,6 +19,7 @@ __all__ = [
     "Experiment",
     "Final",
     "Generator",
+    "Kind",
     "MapMethod",
     "Measure",
     "MethodConfig",
@@ -33,6 +34,7 @@ __all__ = [
     "SemiImplicit",
     "load_experiment",
     "load_space",
+    "measures_of",
     "override",
     "to_yaml",
 ]

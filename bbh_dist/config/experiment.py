@@ -10,8 +10,8 @@ from bbh_dist.config.errors import RuleError, nearest
 from bbh_dist.config.methods import MethodConfig
 from bbh_dist.config.model import Frozen, PositiveInt, Seed
 
-TASKS = ("digits5", "mnist")
-NETWORKS = ("mlp", "lenet", "resnet18", "wrn-28-10")
+TASKS = ("toy", "digits5", "mnist", "cifar5")
+NETWORKS = ("mlp", "lenet", "preact-resnet", "resnet18", "wrn-28-10")
 
 
 class Optimizer(Frozen):
@@ -74,10 +74,16 @@ class Experiment(Frozen):
     """One training run: task, network, method, optimiser, schedule, parallelism and seed."""
 
     task: str
-    """digits5, mnist, or npz:FILE."""
+    """toy (regression), digits5, mnist, cifar5, or npz:FILE."""
     network: str = "mlp"
-    """lenet, resnet18, wrn-DEPTH-WIDTH such as wrn-28-10 or wrn-16-4, mlp (one hidden layer of 100 units), or mlp:64-32
-    for other hidden layers."""
+    """lenet, preact-resnet (the paper's on CIFAR5), resnet18, wrn-DEPTH-WIDTH such as wrn-28-10 or wrn-16-4, mlp (one
+    hidden layer of 100 units), or mlp:64-32 for other hidden layers."""
+    normalisation: Literal["batch", "reference", "group"] | None = None
+    """How residual networks normalise. `batch`: by the statistics of the batch, in evaluation too, of fixed blocks of
+    `batch_size` inputs, so a prediction depends on its block. `reference`: the same in training, but predictions by the
+    statistics of 200 training images, which every weight sample sees first; this serves single inputs. `group`: each
+    image by itself. Workers share the statistics of the global batch, so results do not depend on their number; only
+    the traffic does, where a batch is split. Default: batch for preact-resnet, as the original; group for others."""
     method: Annotated[MethodConfig, Field(discriminator="name")]
     """The approximate posterior and its settings."""
     optimizer: Optimizer = Optimizer()
@@ -124,6 +130,13 @@ class Experiment(Frozen):
         )
 
     @model_validator(mode="after")
+    def _normalisation_is_for_residual_networks(self) -> Self:
+        if self.normalisation is not None and self.network.startswith(("mlp", "lenet")):
+            rule = f"must be left out: {self.network} does not normalise"
+            raise RuleError(rule, key="normalisation", got=self.normalisation)
+        return self
+
+    @model_validator(mode="after")
     def _every_worker_has_an_example(self) -> Self:
         if self.parallel.workers > self.batch_size:
             rule = f"must be at most batch_size, {self.batch_size}"
@@ -158,6 +171,11 @@ class Experiment(Frozen):
             rule = "must be true for a layerwise generator with shards or bfloat16 heads"
             raise RuleError(rule, key="optimizer.factored", got="false")
         return self
+
+    @property
+    def normalisation_kind(self) -> str:
+        """How the network normalises."""
+        return self.normalisation or ("batch" if self.network == "preact-resnet" else "group")
 
     @property
     def shards(self) -> int:

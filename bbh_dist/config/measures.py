@@ -4,6 +4,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 Direction = Literal["minimize", "maximize"]
+Kind = Literal["classification", "regression"]
+"""What a task is; it decides what can be measured."""
 
 
 @dataclass(frozen=True)
@@ -13,11 +15,23 @@ class Measure:
     direction: Direction
     meaning: str
     needs_outliers: bool = False
+    kinds: tuple[Kind, ...] = ("classification",)
+    """The kinds of task that have it."""
 
 
 MEASURES: dict[str, Measure] = {
     "error": Measure("minimize", "misclassified share of the mean prediction, percent"),
-    "nll": Measure("minimize", "negative log-likelihood of the mean prediction, nats per example"),
+    "rmse": Measure("minimize", "root mean squared error of the mean prediction, in units of y", kinds=("regression",)),
+    "nll": Measure(
+        "minimize",
+        "negative log-likelihood of the mean prediction, nats per example",
+        kinds=("classification", "regression"),
+    ),
+    "coverage": Measure(
+        "maximize",
+        "share of targets within two standard deviations of the predictive, noise included, percent",
+        kinds=("regression",),
+    ),
     "brier": Measure("minimize", "squared distance of the probabilities to the one-hot label, summed over classes"),
     "ece": Measure("minimize", "expected calibration error, 15 equal bins of confidence"),
     "entropy": Measure("minimize", "mean predictive entropy, nats"),
@@ -32,3 +46,8 @@ MEASURES: dict[str, Measure] = {
     ),
     "outlier_mutual_information": Measure("maximize", "mutual information on the outliers, nats", needs_outliers=True),
 }
+
+
+def measures_of(kind: Kind, outliers: bool) -> list[str]:
+    """Names of the measures that a task of a kind emits, with outliers or without."""
+    return [name for name, known in MEASURES.items() if kind in known.kinds and (outliers or not known.needs_outliers)]

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -12,9 +13,10 @@ from bbh_dist.costs.trace import Operation, Trace
 from bbh_dist.costs.workers import counted_workers
 from bbh_dist.factored import Rule
 from bbh_dist.methods import Method, build_method
-from bbh_dist.networks import build_network
+from bbh_dist.networks import build_network, build_normalisation
 from bbh_dist.noise import Noise
-from bbh_dist.sharding import Workers
+from bbh_dist.sharding import Workers, batch_total
+from bbh_dist.tasks import Categorical, Gaussian, Likelihood
 from bbh_dist.training.objective import objective
 from bbh_dist.training.optimizers import factored_rule
 from bbh_dist.training.update import Gradients
@@ -57,16 +59,20 @@ class StepCosts:
 
 
 def step_costs(
-    experiment: Experiment, input_shape: Sequence[int], classes: int, workers: int, *, rank: int = 0
+    experiment: Experiment, input_shape: Sequence[int], outputs: int, workers: int, *, rank: int = 0
 ) -> StepCosts:
     """Costs of a full batch's step for one of several workers, by default the first, which has the largest share.
+
+    A network of one output has the likelihood of numbers, another that of classes.
 
     Raises:
         ValueError: the network does not take the inputs.
     """
     shards = _shards(experiment, workers)
     group = counted_workers(workers, shards, rank)
-    network = build_network(experiment.network, input_shape, classes)
+    normalisation = build_normalisation(experiment.normalisation_kind, experiment.batch_size)
+    network = build_network(experiment.network, input_shape, outputs, normalisation)
+    likelihood = Gaussian(1.0) if outputs == 1 else Categorical(outputs)
     random = torch.Generator()
     with META:
         method = build_method(experiment.method, network, random, group.shards)
@@ -77,7 +83,7 @@ def step_costs(
     noise = CountedNoise(0, "train", 0, range(experiment.method.samples_per_step), META, dtype)
     trace = Trace()
     with trace:
-        _differentiate(experiment, gradients, group, input_shape, noise)
+        _differentiate(experiment, gradients, group, input_shape, likelihood, noise)
     trace.operations += noise.operations
     return _costs(experiment, whole, gradients, trace, dict(group.traffic), dtype.itemsize)
 
@@ -90,7 +96,12 @@ def _shards(experiment: Experiment, workers: int) -> int:
 
 
 def _differentiate(
-    experiment: Experiment, gradients: Gradients, workers: Workers, input_shape: Sequence[int], noise: Noise
+    experiment: Experiment,
+    gradients: Gradients,
+    workers: Workers,
+    input_shape: Sequence[int],
+    likelihood: Likelihood,
+    noise: Noise,
 ) -> None:
     """The forward and backward passes as `Trainer.step` has them."""
     config, method = experiment.method, gradients.method
@@ -99,12 +110,12 @@ def _differentiate(
     own = workers.examples(len(batch), samples)
     share = batch[own.start : own.stop]
     inputs = torch.empty(len(share), *input_shape, dtype=noise.dtype, device=META)
-    with gradients.collecting():
+    labels = share if likelihood.kind == "classification" else inputs.new_empty(len(share))
+    sizes: dict[str, Any] = {"batch": len(batch), "examples": 1, "kl_weight": config.kl_weight}
+    with gradients.collecting(), method.network.normalisation.training(batch_total(workers, samples)):
         drawn = method.draw(noise)
         method.adapt(drawn)
-        loss = objective(
-            method, config, inputs, share, drawn, samples, batch=len(batch), examples=1, kl_weight=config.kl_weight
-        )
+        loss = objective(method, config, inputs, labels, drawn, samples, likelihood=likelihood, **sizes)
         used = gradients.differentiate(loss.part, lambda name, call: torch.empty_like(call.features))
         if experiment.optimizer.gradient_clip is not None:
             gradients.squared_norm(used)

@@ -3,8 +3,9 @@
 Legend: S weight samples, B batch, N examples, C classes.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -40,6 +41,11 @@ class Prediction:
         """Information (N,) of label and weights about each other: entropy of the mean minus mean entropy, nats."""
         return (self.entropy - self.expected_entropy).clamp_min(0)
 
+    @property
+    def is_finite(self) -> bool:
+        """Whether all entropies are numbers."""
+        return not bool(self.entropy.isnan().any())
+
 
 def entropy(probabilities: Tensor) -> Tensor:
     """Entropy over the last axis, nats; 0 log 0 = 0."""
@@ -50,25 +56,52 @@ def entropy(probabilities: Tensor) -> Tensor:
 def predict(method: Method, inputs: Tensor, noise: Noise, workers: Workers = _ALONE) -> Prediction:
     """The prediction for inputs (N, ...) under one weight sample per sample of the noise, the same on every worker.
 
-    Some samples are drawn at a time and a few of them pushed through in batches: memory does not grow with S, and with
-    N only by the sums of the probabilities, which are kept in double precision. Workers predict with shares of the
-    samples, and of the inputs where samples do not divide.
+    Memory does not grow with S, and with N only by the sums of the probabilities, which are kept in double precision.
     """
-    noise = replace(noise, samples=noise.samples[:1]) if method.point_estimate else noise
-    share = workers.samples(len(noise)) if method.shards.count == 1 else SampleShare(len(noise))
+    noise = evaluated_noise(method, noise)
     sums: Tensor | None = None
-    for samples in _chunks(noise.samples[share.own.start : share.own.stop]):
-        drawn = method.draw(replace(noise, samples=samples))
-        for own, part, batch in _passes(method, workers, share, len(samples), inputs):
-            firsts = range(part.start, max(part.stop, part.start + 1), batch)  # of none, too, one call
-            some = inputs[part.start : part.stop].split(batch)
-            parts = [_sums(method(x, drawn, own, first)) for first, x in zip(firsts, some, strict=True)]
-            if sums is None:
-                sums = parts[0].new_zeros(len(inputs), parts[0].shape[1])
-            sums[part.start : part.stop] += torch.cat(parts)
+    for own in passes(method, inputs, noise, workers):
+        part = _sums(own.outputs)
+        if sums is None:
+            sums = part.new_zeros(len(inputs), part.shape[1])
+        sums[own.examples.start : own.examples.stop] += part
     assert sums is not None
     sums = workers.sum(sums, "predictions") / len(noise)
     return Prediction(sums[:, :-1], sums[:, -1])
+
+
+@dataclass(frozen=True)
+class Pass:
+    """Outputs (samples, examples, C) of a network for some weight samples, of those of the noise, and some inputs."""
+
+    samples: range
+    examples: range
+    outputs: Tensor
+
+
+def evaluated_noise(method: Method, noise: Noise) -> Noise:
+    """The noise of the weight samples that are needed: of a point estimate one."""
+    return replace(noise, samples=noise.samples[:1]) if method.point_estimate else noise
+
+
+def passes(method: Method, inputs: Tensor, noise: Noise, workers: Workers) -> Iterator[Pass]:
+    """A worker's share of all pairs of weight samples and inputs (N, ...), each pair once over all workers.
+
+    Some samples are drawn at a time and a few of them pushed through in batches. Workers take shares of the samples,
+    and of the inputs where samples do not divide. Where a network normalises by the statistics of a batch, batches are
+    fixed blocks of the inputs, whoever takes them.
+    """
+    share = workers.samples(len(noise)) if method.shards.count == 1 else SampleShare(len(noise))
+    normalisation = method.network.normalisation
+    for start in range(share.own.start, share.own.stop, _SAMPLES_AT_ONCE):
+        samples = noise.samples[start : min(share.own.stop, start + _SAMPLES_AT_ONCE)]
+        drawn = method.draw(replace(noise, samples=samples))
+        for own, pieces in _passes(method, workers, share, len(samples), inputs):
+            places = range(start + own.own.start, start + own.own.stop)
+            with normalisation.evaluating(partial(method, drawn=drawn, samples=own)):
+                for piece in pieces:
+                    some = inputs[piece.start : piece.stop]
+                    yield Pass(places, piece, method(some, drawn, own, piece.start))
 
 
 def _sums(logits_SBC: Tensor) -> Tensor:
@@ -79,19 +112,30 @@ def _sums(logits_SBC: Tensor) -> Tensor:
 
 def _passes(
     method: Method, workers: Workers, share: SampleShare, drawn: int, inputs: Tensor
-) -> list[tuple[SampleShare, range, int]]:
-    """This worker's passes over what was drawn: some of the samples, its share of the examples, how many at once."""
+) -> list[tuple[SampleShare, list[range]]]:
+    """This worker's passes over what was drawn: some of the samples, and the pieces of its share of the examples."""
+    together = method.network.normalisation.together
     if method.shards.count > 1:
         # Shards have drawn their rows of all of these samples, and now each gets some of them whole.
         own = workers.samples(drawn)
-        return [(own, workers.examples(len(inputs), own), max(1, _EXAMPLES_TIMES_SAMPLES // len(own.own)))]
-    part = workers.examples(len(inputs), share)
+        size = max(1, _EXAMPLES_TIMES_SAMPLES // len(own.own))
+        return [(own, _pieces(len(inputs), workers, own, size, together))]
     limit = min(_IN_CACHE, _EXAMPLES_TIMES_SAMPLES) if inputs.device.type == "cpu" else _EXAMPLES_TIMES_SAMPLES
-    most = max(1, min(drawn, limit // max(1, min(len(part), _IN_CACHE))))
-    together = max(size for size in range(1, most + 1) if drawn % size == 0)
-    groups = drawn // together
-    return [(SampleShare(drawn, groups, index), part, max(1, limit // together)) for index in range(groups)]
+    at_once = together or max(1, min(len(workers.examples(len(inputs), share)), _IN_CACHE))
+    most = max(1, min(drawn, limit // at_once))
+    samples = max(count for count in range(1, most + 1) if drawn % count == 0)
+    pieces = _pieces(len(inputs), workers, share, max(1, limit // samples), together)
+    return [(SampleShare(drawn, drawn // samples, index), pieces) for index in range(drawn // samples)]
 
 
-def _chunks(samples: Sequence[int]) -> list[Sequence[int]]:
-    return [samples[i : i + _SAMPLES_AT_ONCE] for i in range(0, len(samples), _SAMPLES_AT_ONCE)]
+def _pieces(count: int, workers: Workers, samples: SampleShare, size: int, together: int | None) -> list[range]:
+    """A worker's share of `count` examples in pieces of at most `size`; where there are none, too, one piece.
+
+    With `together` the pieces are whole blocks of at most so many examples, as long as each other but for one.
+    """
+    if together is None:
+        part = workers.examples(count, samples)
+        return [range(at, min(at + size, part.stop)) for at in range(part.start, max(part.stop, part.start + 1), size)]
+    blocks = max(1, -(-count // together))
+    own = workers.examples(blocks, samples)
+    return [range(count * at // blocks, count * (at + 1) // blocks) for at in own] or [range(0)]

@@ -5,6 +5,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from bbh_dist.networks import Network
 from bbh_dist.noise import Noise
 from bbh_dist.sharding import SampleShare, Shards
 
@@ -18,6 +19,7 @@ class Method(nn.Module, ABC):
     Legend: S weight samples, B batch, C classes.
     """
 
+    network: Network
     shards: Shards
     point_estimate = False
     """Whether all weight samples are the same, so that one is enough."""

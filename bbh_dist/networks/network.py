@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from torch import Tensor
 
 from bbh_dist.networks.layers import LayerSpec, TensorSpec
+from bbh_dist.networks.normalisation import GroupNormalisation, Normalisation
 
 Layer = Callable[[str, Tensor], Tensor]
 """`layer(name, x)`: the named layer applied to activations with the sample axis first."""
@@ -19,6 +20,8 @@ class Network(ABC):
     """
 
     layers: dict[str, LayerSpec]
+    normalisation: Normalisation = GroupNormalisation()
+    """Between layers, where the network has it."""
 
     @abstractmethod
     def __call__(self, layer: Layer, x: Tensor) -> Tensor:

@@ -1,9 +1,13 @@
-"""Normalisation of activations (S, B, C, H, W), each image of each weight sample by itself.
+"""Normalisation of activations (S, B, C, H, W), and how it treats a batch in training and evaluation.
 
-Group normalisation, because batch statistics would make a prediction depend on its neighbours in the batch, on the
-chunks in which an evaluation runs, and on how a batch is shared among workers: the objective has to be the same for
-any number of workers.
+By groups each image of each weight sample is normalised by itself. Batch statistics (see `batch_statistics`) make a
+prediction depend on its neighbours in the batch: in training they are those of the whole global batch, summed over its
+workers, and in evaluation those of fixed blocks, so that the objective is the same for any number of workers.
 """
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 
 import torch.nn.functional as F
 from torch import Tensor
@@ -11,10 +15,39 @@ from torch import Tensor
 _MOST_GROUPS = 32
 
 
+class Normalisation(ABC):
+    """What a network does between its layers: activations (S, B, C, H, W) to ones of mean 0 and variance 1.
+
+    Without learned scale and shift: all weights of a network belong to layers that it asks for by name.
+    """
+
+    together: int | None = None
+    """Most inputs of an evaluation whose statistics are taken together; None where no example depends on others."""
+
+    @abstractmethod
+    def __call__(self, x: Tensor) -> Tensor:
+        """Normalised activations (S, B, C, H, W)."""
+
+    def training(self, total: Callable[[Tensor], Tensor] | None) -> AbstractContextManager[None]:
+        """A step on a part of a batch; `total` sums a tensor over all its parts, None where there is one."""
+        return nullcontext()
+
+    def evaluating(self, forward: Callable[[Tensor], Tensor]) -> AbstractContextManager[None]:
+        """Predictions under some weight samples, with which `forward` gives the network's outputs for inputs."""
+        return nullcontext()
+
+
+class GroupNormalisation(Normalisation):
+    """Group normalisation: each image of each weight sample by itself."""
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """Activations (S, B, C, H, W) normalised in every group of channels of every image."""
+        return group_norm(x)
+
+
 def group_norm(x: Tensor) -> Tensor:
     """Activations (S, B, C, H, W) with mean 0 and variance 1 in every group of channels of every image.
 
-    Without learned scale and shift: all weights of a network belong to layers that ask for them by name.
     Source: Wu & He 2018, section 3.1, with epsilon 1e-5.
     """
     if x.device.type == "cuda":

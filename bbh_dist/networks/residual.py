@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from bbh_dist.networks.layers import Conv2d, Dense, LayerSpec
 from bbh_dist.networks.network import Network, check_images
+from bbh_dist.networks.normalisation import GroupNormalisation, Normalisation
 
 
 @dataclass(frozen=True)
@@ -51,8 +52,10 @@ class ResidualNetwork(Network):
         stem_channels: int,
         stage_channels: Sequence[int],
         blocks_per_stage: int,
+        normalisation: Normalisation | None = None,
     ) -> None:
         check_images(name, input_shape, smallest_side=8)
+        self.normalisation = normalisation or GroupNormalisation()
         self.blocks = _blocks(stem_channels, stage_channels, blocks_per_stage)
         self.layers = {"stem": Conv2d(input_shape[0], stem_channels, 3, padding=1, bias=False)}
         for block in self.blocks:

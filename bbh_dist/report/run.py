@@ -10,6 +10,7 @@ from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
 from bbh_dist.report import style
+from bbh_dist.report.regression import draw_curve
 
 Array = NDArray[np.float64]
 
@@ -21,14 +22,19 @@ _LINES: tuple[tuple[str, style.Looks], ...] = (
 
 
 def draw_run(curves: Mapping[str, object], directory: Path) -> list[Path]:
-    """Paths of `entropy_cdf.png` and `reliability.png`; one whose curves are absent or empty is left out.
+    """Paths of `entropy_cdf.png`, `reliability.png` and `curve.png`; one whose curves are absent or empty is left out.
 
     Args:
         curves: JSON-like. `entropy_grid` (nats, 0 to log K), `entropy_cdf` and optionally `outlier_entropy_cdf` at its
-            points; `confidence` and `accuracy` per bin (0 to 1, None if empty) and `bin_count`; `classes` K.
+            points; `confidence` and `accuracy` per bin (0 to 1, None if empty) and `bin_count`; `classes` K. Of a
+            regression `curve` (see `regression.draw_curve`).
         directory: made if it is missing.
     """
-    figures = {"entropy_cdf.png": _draw_entropy(curves), "reliability.png": _draw_reliability(curves)}
+    figures = {
+        "entropy_cdf.png": _draw_entropy(curves),
+        "reliability.png": _draw_reliability(curves),
+        "curve.png": draw_curve(curves.get("curve")),
+    }
     return [style.save_png(figure, directory / name) for name, figure in figures.items() if figure is not None]
 
 

@@ -5,6 +5,7 @@ are shared as in ours. The objective and its gradient are the same, and so are t
 """
 
 from collections.abc import Mapping
+from typing import Any
 
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
@@ -52,7 +53,7 @@ class WorkersPart(nn.Module):
         self.method, self.config, self.workers = trainer.method, trainer.experiment.method, workers
 
     def forward(
-        self, inputs: Tensor, labels: Tensor, noise: Noise, samples: SampleShare, sizes: dict[str, int]
+        self, inputs: Tensor, labels: Tensor, noise: Noise, samples: SampleShare, sizes: dict[str, Any]
     ) -> Tensor:
         """The worker's loss; `sizes` are `first`, its place in the batch, and those of batch and training data."""
         drawn, weight = self.method.draw(noise), self.config.kl_weight / self.workers

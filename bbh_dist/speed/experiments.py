@@ -9,7 +9,7 @@ from bbh_dist.config import ConfigError, Experiment, Mistake
 from bbh_dist.networks import build_network
 from bbh_dist.noise import keyed_generator
 from bbh_dist.speed.options import numbers
-from bbh_dist.tasks import Split, Task
+from bbh_dist.tasks import Categorical, Split, Task
 from bbh_dist.training import Trainer
 
 SHAPE, CLASSES = (1, 28, 28), 10
@@ -30,7 +30,7 @@ def task() -> Task:
     def split(count: int) -> Split:
         return Split(images(count), torch.arange(count) % CLASSES)
 
-    return Task("random images", CLASSES, split(_TRAINING_EXAMPLES), split(100), split(100))
+    return Task("random images", Categorical(CLASSES), split(_TRAINING_EXAMPLES), split(100), split(100))
 
 
 def batch(trainer: Trainer, number: int) -> Tensor:

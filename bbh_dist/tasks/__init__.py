@@ -1,15 +1,30 @@
-"""Data, splits and outliers. Small data lives in memory as tensors, on the device."""
+"""Data, splits, likelihoods and outliers. Small data lives in memory as tensors, on the device."""
 
 import os
 from pathlib import Path
 
 from bbh_dist.config import DataError
+from bbh_dist.tasks.augmentation import Augmentation
+from bbh_dist.tasks.cifar5 import load_cifar5
 from bbh_dist.tasks.digits import load_digits5
+from bbh_dist.tasks.likelihood import Categorical, Gaussian, Likelihood
 from bbh_dist.tasks.mnist import load_mnist
 from bbh_dist.tasks.npz import load_npz
-from bbh_dist.tasks.task import Split, Task
+from bbh_dist.tasks.task import Curve, Split, Task
+from bbh_dist.tasks.toy import load_toy
 
-__all__ = ["DataError", "Split", "Task", "data_directory", "load_task"]
+__all__ = [
+    "Augmentation",
+    "Categorical",
+    "Curve",
+    "DataError",
+    "Gaussian",
+    "Likelihood",
+    "Split",
+    "Task",
+    "data_directory",
+    "load_task",
+]
 
 
 def data_directory(given: str | None = None) -> Path:
@@ -18,13 +33,17 @@ def data_directory(given: str | None = None) -> Path:
 
 
 def load_task(name: str, directory: Path) -> Task:
-    """The task that an experiment names: digits5, mnist or npz:FILE.
+    """The task that an experiment names: toy, digits5, mnist, cifar5 or npz:FILE.
 
     Raises:
         DataError: the data is missing or not what it should be.
     """
+    if name == "toy":
+        return load_toy()
     if name == "digits5":
         return load_digits5()
     if name == "mnist":
         return load_mnist(directory)
+    if name == "cifar5":
+        return load_cifar5(directory)
     return load_npz(Path(name.removeprefix("npz:")))

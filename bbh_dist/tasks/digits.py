@@ -7,6 +7,7 @@ Source: UCI ML repository, Optical Recognition of Handwritten Digits, test part.
 import torch
 from torch import Tensor
 
+from bbh_dist.tasks.likelihood import Categorical
 from bbh_dist.tasks.task import Split, Task, shuffled
 
 CLASSES = 5
@@ -24,7 +25,7 @@ def load_digits5() -> Task:
     train, validation, test = _split("digits5", inputs[inside], labels[inside])
     outliers = inputs[~inside][shuffled("digits5/outliers", int((~inside).sum()))]
     half = len(outliers) // 2
-    return Task("digits5", CLASSES, train, validation, test, outliers[:half], outliers[half:])
+    return Task("digits5", Categorical(CLASSES), train, validation, test, outliers[:half], outliers[half:])
 
 
 def _split(name: str, inputs: Tensor, labels: Tensor) -> tuple[Split, Split, Split]:

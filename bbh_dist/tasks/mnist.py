@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from bbh_dist.config import DataError
+from bbh_dist.tasks.likelihood import Categorical
 from bbh_dist.tasks.task import Split, Task, shuffled
 from bbh_dist.tasks.torchvision_import import import_torchvision
 
@@ -41,7 +42,7 @@ def load_mnist(root: Path) -> Task:
     inputs, labels = _scaled(train.data), train.targets
     return Task(
         "mnist",
-        10,
+        Categorical(10),
         Split(inputs[_VALIDATION:], labels[_VALIDATION:]),
         Split(inputs[:_VALIDATION], labels[:_VALIDATION]),
         Split(_scaled(test.data), test.targets),

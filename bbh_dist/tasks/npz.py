@@ -1,9 +1,14 @@
 """npz:FILE: one's own data, a NumPy archive of x_train, y_train, x_test, y_test as Keras lays them out.
 
-Optional: x_val and y_val (otherwise a fixed random tenth of the training data), x_outlier (split in halves).
-Images are (N, H, W) or (N, H, W, C) and become (N, C, H, W); other inputs are (N, F). Bytes are divided by 255.
+Integer labels y make a classification, floats a regression: there an optional scalar `noise_stddev` is the standard
+deviation of the noise in y, by default sqrt(0.1) of that of y_train, which a model leaves that explains nine tenths of
+the variance. The network's output is taken to y by the mean and standard deviation of y_train.
+Optional: x_val and y_val (otherwise a fixed random tenth of the training data), x_outlier (split in halves; of a
+classification only). Images are (N, H, W) or (N, H, W, C) and become (N, C, H, W); other inputs are (N, F), taken as
+they are. Bytes are divided by 255.
 """
 
+import math
 from pathlib import Path
 
 import numpy as np
@@ -11,9 +16,12 @@ import torch
 from torch import Tensor
 
 from bbh_dist.config import DataError
+from bbh_dist.tasks.likelihood import Categorical, Gaussian, Likelihood
 from bbh_dist.tasks.task import Split, Task, shuffled
 
 _REQUIRED = ("x_train", "y_train", "x_test", "y_test")
+_NOISE = "noise_stddev"
+_NOISE_SHARE = math.sqrt(0.1)
 
 
 def load_npz(path: Path) -> Task:
@@ -22,29 +30,31 @@ def load_npz(path: Path) -> Task:
     Raises:
         DataError: the file or an array is missing, or shapes, types, values or labels are not what they must be.
     """
-    arrays = _read(path)
+    arrays = read_archive(path)
     missing = [name for name in _REQUIRED if name not in arrays]
     if missing:
         raise DataError(f"{path}: {', '.join(missing)} missing, found {', '.join(sorted(arrays)) or 'no arrays'}")
     if ("x_val" in arrays) != ("y_val" in arrays):
         raise DataError(f"{path}: x_val and y_val must stand together")
-    train, test = _split(path, arrays, "train"), _split(path, arrays, "test")
-    classes = _classes(path, train.labels)  # before a tenth is held out, which may take all examples of a class
+    kind = "f" if arrays["y_train"].dtype.kind == "f" else "iu"
+    train, test = _split(path, arrays, "train", kind), _split(path, arrays, "test", kind)
+    likelihood = _likelihood(path, arrays, train.labels)  # before a tenth is held out, which may take a whole class
     if "x_val" in arrays:
-        validation = _split(path, arrays, "val")
+        validation = _split(path, arrays, "val", kind)
     else:
         train, validation = _hold_out(path, train)
-    outliers: tuple[Tensor, ...] = ()
-    if "x_outlier" in arrays:
-        inputs = _inputs(path, "x_outlier", arrays["x_outlier"])
-        inputs = inputs[shuffled("npz/outliers", len(inputs))]
-        outliers = (inputs[: len(inputs) // 2], inputs[len(inputs) // 2 :])
-    task = Task(f"npz:{path}", classes, train, validation, test, *outliers)
+    outliers = _outliers(path, arrays, likelihood)
+    task = Task(f"npz:{path}", likelihood, train, validation, test, *outliers)
     _check(path, task)
     return task
 
 
-def _read(path: Path) -> dict[str, np.ndarray]:
+def read_archive(path: Path) -> dict[str, np.ndarray]:
+    """The arrays of a file by name.
+
+    Raises:
+        DataError: there is no such file, or it is no whole archive of arrays without objects.
+    """
     try:
         loaded = np.load(path, allow_pickle=False)
         if isinstance(loaded, np.lib.npyio.NpzFile):
@@ -57,15 +67,17 @@ def _read(path: Path) -> dict[str, np.ndarray]:
     raise DataError(f"{path}: must be an .npz archive, got a single array")
 
 
-def _split(path: Path, arrays: dict[str, np.ndarray], part: str) -> Split:
+def _split(path: Path, arrays: dict[str, np.ndarray], part: str, kind: str) -> Split:
+    """A part of the data; `kind` has the letters of NumPy's kinds that labels may be of."""
     inputs = _inputs(path, f"x_{part}", arrays[f"x_{part}"])
     labels = arrays[f"y_{part}"]
     if labels.ndim == 2 and labels.shape[1] == 1:
         labels = labels[:, 0]
-    if labels.ndim != 1 or labels.dtype.kind not in "iu" or len(labels) != len(inputs):
-        raise DataError(
-            f"{path}: y_{part} must hold {len(inputs)} integer labels, got {labels.dtype} of shape {labels.shape}"
-        )
+    if labels.ndim != 1 or labels.dtype.kind not in kind or len(labels) != len(inputs):
+        what = "float targets, as y_train does" if kind == "f" else "integer labels"
+        raise DataError(f"{path}: y_{part} must hold {len(inputs)} {what}, got {labels.dtype} of shape {labels.shape}")
+    if kind == "f":
+        return Split(inputs, _finite(path, f"y_{part}", labels))
     return Split(inputs, torch.from_numpy(labels.astype(np.int64)))
 
 
@@ -75,15 +87,40 @@ def _inputs(path: Path, name: str, array: np.ndarray) -> Tensor:
             f"{path}: {name} must hold at least 2 inputs of numbers, (N, F), (N, H, W) or (N, H, W, C), "
             f"got {array.dtype} of shape {array.shape}"
         )
-    with np.errstate(over="ignore"):  # what overflows is refused below
-        inputs = torch.from_numpy(array.astype(np.float32))
+    inputs = _finite(path, name, array)
     if array.dtype == np.uint8:
         inputs = inputs / 255
-    if not inputs.isfinite().all():
-        raise DataError(f"{path}: {name} must hold finite numbers only")
     if array.ndim == 3:
         return inputs.unsqueeze(1)
     return inputs.permute(0, 3, 1, 2).contiguous() if array.ndim == 4 else inputs
+
+
+def _finite(path: Path, name: str, array: np.ndarray) -> Tensor:
+    """The numbers in single precision."""
+    with np.errstate(over="ignore"):  # what overflows is refused below
+        numbers = torch.from_numpy(array.astype(np.float32))
+    if not numbers.isfinite().all():
+        raise DataError(f"{path}: {name} must hold finite numbers only")
+    return numbers
+
+
+def _likelihood(path: Path, arrays: dict[str, np.ndarray], labels: Tensor) -> Likelihood:
+    if labels.is_floating_point():
+        return _gaussian(path, arrays, labels)
+    if _NOISE in arrays:
+        raise DataError(f"{path}: {_NOISE} stands beside integer labels, which have no such noise; make y floats")
+    return Categorical(_classes(path, labels))
+
+
+def _gaussian(path: Path, arrays: dict[str, np.ndarray], targets: Tensor) -> Gaussian:
+    spread = float(targets.double().std(correction=0))
+    if not spread > 0:
+        raise DataError(f"{path}: y_train must hold targets that differ")
+    given = arrays.get(_NOISE, np.array(_NOISE_SHARE * spread))
+    if given.shape != () or given.dtype.kind not in "uif" or not 0 < float(given) < math.inf:
+        shown = given if given.shape == () else f"{given.dtype} of shape {given.shape}"
+        raise DataError(f"{path}: {_NOISE} must be one positive number, got {shown}")
+    return Gaussian(float(given), float(targets.double().mean()), spread)
 
 
 def _classes(path: Path, labels: Tensor) -> int:
@@ -102,8 +139,21 @@ def _hold_out(path: Path, train: Split) -> tuple[Split, Split]:
     return Split(train.inputs[kept], train.labels[kept]), Split(train.inputs[held], train.labels[held])
 
 
+def _outliers(
+    path: Path, arrays: dict[str, np.ndarray], likelihood: Likelihood
+) -> tuple[Tensor, Tensor] | tuple[None, None]:
+    """Two halves, if there are any."""
+    if "x_outlier" not in arrays:
+        return None, None
+    if likelihood.kind == "regression":
+        raise DataError(f"{path}: x_outlier stands beside float targets; outliers are measured by entropy, of classes")
+    inputs = _inputs(path, "x_outlier", arrays["x_outlier"])
+    inputs = inputs[shuffled("npz/outliers", len(inputs))]
+    return inputs[: len(inputs) // 2], inputs[len(inputs) // 2 :]
+
+
 def _check(path: Path, task: Task) -> None:
-    for name, split in (("val", task.validation), ("test", task.test)):
+    for name, split in (("val", task.validation), ("test", task.test)) if task.classes else ():
         low, high = int(split.labels.min()), int(split.labels.max())
         if low < 0 or high >= task.classes:
             raise DataError(f"{path}: y_{name} must lie in 0..{task.classes - 1} as in training, got {low}..{high}")

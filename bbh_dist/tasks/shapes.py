@@ -12,14 +12,19 @@ from bbh_dist.config import DataError
 
 @dataclass(frozen=True)
 class TaskShape:
-    """Shape of one input, number of classes, and training examples where they are known."""
+    """Shape of one input, outputs of the network (one is a regression), and training examples where they are known."""
 
     input_shape: tuple[int, ...]
-    classes: int
+    outputs: int
     examples: int | None = None
 
 
-_BUILT_IN = {"digits5": TaskShape((1, 8, 8), 5, 541), "mnist": TaskShape((1, 28, 28), 10, 55_000)}
+_BUILT_IN = {
+    "toy": TaskShape((1,), 1, 20),
+    "digits5": TaskShape((1, 8, 8), 5, 541),
+    "mnist": TaskShape((1, 28, 28), 10, 55_000),
+    "cifar5": TaskShape((3, 24, 24), 5, 22_500),
+}
 
 
 def task_shape(name: str) -> TaskShape:
@@ -39,7 +44,8 @@ def _of_archive(path: Path) -> TaskShape:
                 shape = _header(file)
             with archive.open("y_train.npy") as file:
                 labels = np.lib.format.read_array(file, allow_pickle=False)
-            return TaskShape(_input_shape(shape), int(labels.max()) + 1, _training(shape[0], "x_val.npy" in names))
+            outputs = 1 if labels.dtype.kind == "f" else int(labels.max()) + 1
+            return TaskShape(_input_shape(shape), outputs, _training(shape[0], "x_val.npy" in names))
     except FileNotFoundError as error:
         raise DataError(
             f"{path}: no such file; to plan without data, give its shape by --input and --classes"

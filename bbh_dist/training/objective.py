@@ -8,6 +8,10 @@ from torch import Tensor
 from bbh_dist.config import Anneal, MethodConfig
 from bbh_dist.methods import Method
 from bbh_dist.sharding import SampleShare
+from bbh_dist.tasks import Categorical, Likelihood
+
+_CLASSES = Categorical(2)
+"""Its probabilities are the same for any number of classes."""
 
 
 class Loss(NamedTuple):
@@ -31,9 +35,8 @@ def annealed(kl_weight: float, anneal: Anneal, epoch: float) -> float:
     return kl_weight * min(1.0, (epoch - anneal.start) / anneal.epochs)
 
 
-def negative_log_likelihood(logits_SBC: Tensor, labels_B: Tensor, form: str) -> Tensor:
+def negative_log_likelihood(log_p_SB: Tensor, form: str) -> Tensor:
     """(B,) in nats: mean over samples of -log p (`mean_log`), or -log of the mean p (`log_mean`)."""
-    log_p_SB = logits_SBC.log_softmax(-1).gather(-1, labels_B.expand(len(logits_SBC), -1)[..., None])[..., 0]
     if form == "mean_log":
         return -log_p_SB.mean(0)
     return -(log_p_SB.logsumexp(0) - math.log(len(log_p_SB)))
@@ -51,12 +54,14 @@ def objective(
     batch: int,
     examples: int,
     kl_weight: float,
+    likelihood: Likelihood = _CLASSES,
 ) -> Loss:
     """This worker's part of the objective for its share (inputs, labels), from `first` on, of a batch of `batch`.
 
     `samples` is its share of the weight samples in the likelihood. `examples` is N, all training examples.
+    `likelihood` is the task's, by default that of classes.
     """
-    logits = method(inputs, drawn, samples, first)
-    nll_sum = negative_log_likelihood(logits, labels, config.likelihood).sum() / samples.groups
+    log_p = likelihood.log_prob(method(inputs, drawn, samples, first), labels)
+    nll_sum = negative_log_likelihood(log_p, config.likelihood).sum() / samples.groups
     kl = method.divergence(drawn)
     return Loss(nll_sum / batch + kl * (kl_weight / examples), nll_sum.detach(), kl.detach())

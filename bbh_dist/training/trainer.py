@@ -3,6 +3,7 @@
 import math
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -10,11 +11,11 @@ import torch
 from torch import Tensor
 
 from bbh_dist.config import Experiment
-from bbh_dist.evaluation import Prediction, curves, measure, measure_outliers, predict
+from bbh_dist.evaluation import Prediction, RegressionPrediction, curve_details, evaluator_of
 from bbh_dist.methods import build_method
-from bbh_dist.networks import build_network
+from bbh_dist.networks import build_network, build_normalisation
 from bbh_dist.noise import Noise, keyed_generator
-from bbh_dist.sharding import Workers
+from bbh_dist.sharding import Workers, batch_total
 from bbh_dist.tasks import Split, Task
 from bbh_dist.training.checkpoints import newest_checkpoint, save_checkpoint
 from bbh_dist.training.objective import annealed, objective
@@ -22,9 +23,13 @@ from bbh_dist.training.optimizers import schedule_factor
 from bbh_dist.training.state import read_state, state_tensors
 from bbh_dist.training.update import Update
 
+AnyPrediction = Prediction | RegressionPrediction
+
 _STEPS_BETWEEN_CHECKS = 50
 _POSTERIOR_SAMPLES = 20
 """Weight samples in `posterior/` measures."""
+_REFERENCE_EXAMPLES = 200
+"""Of a reference batch; its statistics vary by less than those of a training batch of 100."""
 
 
 class Diverged(Exception):
@@ -49,7 +54,11 @@ class Trainer:
             torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = True, False
             torch.backends.cudnn.allow_tf32 = False
         self.task = task.to(self.device, self.dtype)
-        network = build_network(experiment.network, task.input_shape, task.classes)
+        self.evaluator = evaluator_of(task.likelihood)
+        self.normalisation = build_normalisation(
+            experiment.normalisation_kind, experiment.batch_size, self.task.reference_inputs(_REFERENCE_EXAMPLES)
+        )
+        network = build_network(experiment.network, task.input_shape, task.outputs, self.normalisation)
         random = keyed_generator("initial", experiment.seed)
         method = build_method(experiment.method, network, random, self.workers.shards).to(self.device)
         self.method = method.double() if self.dtype == torch.float64 else method
@@ -116,7 +125,8 @@ class Trainer:
             Diverged: a measure is not finite.
         """
         split, prediction, outliers = self._predict("test", self.experiment.evaluation.samples)
-        return self._measure("test", split, prediction, outliers), curves(prediction, split.labels, outliers)
+        measures = self._measure("test", split, prediction, outliers)
+        return measures, self.evaluator.details(prediction, split.labels, outliers) | self._curve()
 
     def save(self, folder: Path) -> None:
         """Write a checkpoint; every worker writes what only it has."""
@@ -174,13 +184,13 @@ class Trainer:
         number = self.epoch * self.steps_per_epoch + step
         progress = number / (experiment.epochs * self.steps_per_epoch)
         lr = experiment.optimizer.lr * schedule_factor(experiment.optimizer.schedule, progress)
-        with self.update.collecting():
+        with self.update.collecting(), self.normalisation.training(batch_total(self.workers, samples)):
             drawn = self.method.draw(self._noise("train", number, config.samples_per_step))
             self.method.adapt(drawn)
             loss = objective(
                 self.method,
                 config,
-                train.inputs[share],
+                self.task.training_inputs(share, experiment.seed, self.epoch),
                 train.labels[share],
                 drawn,
                 samples,
@@ -188,6 +198,7 @@ class Trainer:
                 batch=len(batch),
                 examples=len(train),
                 kl_weight=kl_weight,
+                likelihood=self.task.likelihood,
             )
             self.update.step(loss.part, lr)
         return torch.stack([loss.nll_sum, loss.kl, kl_weight * loss.kl]).double()
@@ -213,27 +224,31 @@ class Trainer:
         return self.evaluate("val")
 
     def _measure(
-        self, part: str, split: Split, prediction: Prediction, outliers: Prediction | None
+        self, part: str, split: Split, prediction: AnyPrediction, outliers: AnyPrediction | None
     ) -> dict[str, float]:
-        measures = measure(prediction, split.labels)
-        if outliers is not None:
-            if outliers.entropy.isnan().any():
-                raise Diverged(f"predictions for {part} outliers are not finite after epoch {self.epoch}")
-            measures |= measure_outliers(prediction, outliers)
+        if outliers is not None and not outliers.is_finite:
+            raise Diverged(f"predictions for {part} outliers are not finite after epoch {self.epoch}")
+        measures = self.evaluator.measures(prediction, split.labels, outliers)
         bad = ", ".join(f"{part}/{name} {value}" for name, value in measures.items() if not math.isfinite(value))
         if bad:
             raise Diverged(f"measures are not finite after epoch {self.epoch}: {bad}")
         return {f"{part}/{name}": value for name, value in measures.items()}
 
-    def _predict(self, part: str, samples: int) -> tuple[Split, Prediction, Prediction | None]:
+    def _predict(self, part: str, samples: int) -> tuple[Split, AnyPrediction, AnyPrediction | None]:
         split = self.task.validation if part == "val" else self.task.test
         outliers = self.task.outliers_validation if part == "val" else self.task.outliers_test
         noise = self._noise(part, self.epoch, samples)
-        return (
-            split,
-            predict(self.method, split.inputs, noise, self.workers),
-            outliers if outliers is None else predict(self.method, outliers, noise, self.workers),
-        )
+        predict = partial(self.evaluator.predict, self.method, noise=noise, workers=self.workers)
+        return split, predict(split.inputs), None if outliers is None else predict(outliers)
+
+    def _curve(self) -> dict[str, Any]:
+        """The `curve` of a figure where the task has one, under the weight samples of the test."""
+        if self.task.curve is None:
+            return {}
+        noise = self._noise("test", self.epoch, self.experiment.evaluation.samples)
+        parts = (self.task.curve.inputs.to(self.task.test.inputs), self.task.train.inputs)
+        predictions = [self.evaluator.predict(self.method, inputs, noise, self.workers) for inputs in parts]
+        return {"curve": curve_details(self.task, *predictions)}
 
     def _noise(self, purpose: str, step: int, samples: int) -> Noise:
         return Noise(self.experiment.seed, purpose, step, range(samples), self.device, self.dtype)

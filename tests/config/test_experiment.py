@@ -113,10 +113,13 @@ def test_experiments_are_frozen(tmp_path: Path) -> None:
         ("parallel.use_gpu=1", "parallel.use_gpu: must be true or false, got 1"),
         ("parallel.use_gpu=yes", 'parallel.use_gpu: must be true or false, got "yes"'),
         ("task=5", "task: must be text, got 5"),
-        ("task='npz:'", "task: must be one of digits5, mnist, npz:FILE"),
+        ("task='npz:'", "task: must be one of toy, digits5, mnist, cifar5, npz:FILE"),
         ("network=mlp:64-", "network: must be one of mlp, lenet"),
         ("network=mlp:1000000", "network: must be one of mlp, lenet"),
-        ("network=wrn-16-0", "network: must be one of mlp, lenet, resnet18, wrn-28-10, mlp:64-32, wrn-DEPTH-WIDTH"),
+        (
+            "network=wrn-16-0",
+            "network: must be one of mlp, lenet, preact-resnet, resnet18, wrn-28-10, mlp:64-32",
+        ),
         ("network=wrn-16", "network: must be one of mlp, lenet"),
         ("optimizer=adam", 'optimizer: must be a mapping of keys, got "adam"'),
         ("method=map", 'method: must be a mapping of keys, got "map"'),
@@ -336,3 +339,25 @@ def test_parents_come_first_and_the_files_order_decides_the_rest(tmp_path: Path)
     assert next(iter(found.search)) == "optimizer.lr"
     order = parents_first(found.search)
     assert order == ["method.divergence", "method.semi_implicit.initial_stddev", "epochs", "optimizer.lr"]
+
+
+@pytest.mark.parametrize(
+    ("network", "given", "kind"),
+    [
+        ("preact-resnet", None, "batch"),
+        ("preact-resnet", "reference", "reference"),
+        ("preact-resnet", "group", "group"),
+        ("resnet18", None, "group"),
+        ("wrn-16-4", "batch", "batch"),
+        ("mlp", None, "group"),
+    ],
+)
+def test_normalisation_is_that_of_the_network(network: str, given: str | None, kind: str) -> None:
+    settings = {"task": "cifar5", "network": network, "method": {"name": "map"}, "normalisation": given}
+    assert Experiment.model_validate(settings).normalisation_kind == kind
+
+
+@pytest.mark.parametrize("network", ["mlp", "mlp:64-32", "lenet"])
+def test_networks_without_normalisation_take_none(tmp_path: Path, network: str) -> None:
+    line = message(experiment, tmp_path, MAP, f"network={network}", "normalisation=batch")
+    assert f'normalisation: must be left out: {network} does not normalise, got "batch"' in line

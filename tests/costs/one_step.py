@@ -12,7 +12,7 @@ import torch
 import torch.distributed as dist
 from small_costs import CASES, CLASSES, INPUT_SHAPE, experiment
 
-from bbh_dist.tasks import Split, Task
+from bbh_dist.tasks import Categorical, Split, Task
 from bbh_dist.training import Trainer, Workers
 
 
@@ -24,7 +24,7 @@ def main(rank: int, folder: Path) -> None:
     for case in CASES:
         settings = experiment(case, workers=2)
         workers = Workers.of_process_group(settings.shards)
-        Trainer(settings, Task("small", CLASSES, split, split, split), workers).step(0, torch.arange(11))
+        Trainer(settings, Task("small", Categorical(CLASSES), split, split, split), workers).step(0, torch.arange(11))
         traffic[case] = dict(workers.traffic)
     (folder / f"{rank}.json").write_text(json.dumps(traffic))
     dist.destroy_process_group()

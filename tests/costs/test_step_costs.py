@@ -8,7 +8,7 @@ from small_costs import CASES, CLASSES, INPUT_SHAPE, experiment
 
 from bbh_dist.config import Experiment
 from bbh_dist.costs import StepCosts, step_costs
-from bbh_dist.tasks import Split, Task
+from bbh_dist.tasks import Categorical, Split, Task
 from bbh_dist.training import Trainer
 
 HIDDEN, NOISE_DIM, LENET_WEIGHTS, LENET_TENSORS = (64, 256, 512), 8, 431_080, 8
@@ -70,7 +70,7 @@ def test_flops_of_map_are_those_of_its_layers() -> None:
 def test_a_real_step_holds_what_is_counted(case: str) -> None:
     settings = experiment(case)
     split = Split(torch.rand(22, *INPUT_SHAPE), torch.arange(22) % CLASSES)
-    trainer = Trainer(settings, Task("small", CLASSES, split, split, split))
+    trainer = Trainer(settings, Task("small", Categorical(CLASSES), split, split, split))
     trainer.step(0, torch.arange(11))
     costs, parameters = step_costs(settings, INPUT_SHAPE, CLASSES, 1), list(trainer.method.parameters())
     assert costs.parameters == sum(parameter.numel() for parameter in parameters)

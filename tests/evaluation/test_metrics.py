@@ -9,7 +9,7 @@ import torch
 from sklearn.metrics import accuracy_score, log_loss, roc_auc_score, roc_curve
 from torch import Tensor
 
-from bbh_dist.config import MEASURES
+from bbh_dist.config import measures_of
 from bbh_dist.evaluation import Prediction, entropy, entropy_auc, measure, measure_outliers
 
 CLASSES = 5
@@ -86,8 +86,8 @@ class TestAgainstScikitLearn:
 def test_all_documented_measures_are_measured() -> None:
     p = prediction(50, 0)
     found = measure(p, labels(p, 0))
-    assert sorted(found) == sorted(name for name, known in MEASURES.items() if not known.needs_outliers)
-    assert sorted(found | measure_outliers(p, p)) == sorted(MEASURES)
+    assert sorted(found) == sorted(measures_of("classification", outliers=False))
+    assert sorted(found | measure_outliers(p, p)) == sorted(measures_of("classification", outliers=True))
 
 
 def test_ece_of_confidences_of_exactly_1_shares_a_bin_with_those_just_below() -> None:

@@ -87,6 +87,7 @@ class Counting(nn.Module):
     def __init__(self, examples: Tensor) -> None:
         super().__init__()
         self.examples = examples
+        self.network = build_network("mlp:5", (3,), 4)
         self.drawn: list[int] = []
         self.calls: list[tuple[int, int]] = []
 

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from bbh_dist.networks import build_network, normalisation, sampled, sampled_layers, wide_resnet
+from bbh_dist.networks import build_network, normalisation, sampled, sampled_layers
 
 GROUPS = {16: 8, 32: 16, 64: 32, 128: 32, 256: 32, 512: 32}
 SAMPLES = 2
@@ -127,7 +127,7 @@ def test_the_grouped_way_gives_the_same_logits(
     x = images(3, 2, 9, 8)
     expected = logits_of(name, weights, x)
     monkeypatch.setattr(sampled, "conv2d", sampled._grouped_conv2d)
-    monkeypatch.setattr(wide_resnet, "group_norm", normalisation._grouped_group_norm)
+    monkeypatch.setattr(normalisation, "group_norm", normalisation._grouped_group_norm)
     torch.testing.assert_close(logits_of(name, weights, x), expected, rtol=1e-10, atol=1e-10)
 
 

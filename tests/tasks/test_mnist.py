@@ -1,17 +1,16 @@
 """MNIST and notMNIST: the real files where they lie, and what is said where they are missing or damaged."""
 
-import os
 import struct
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from data_folder import DATA
 
 from bbh_dist.tasks import DataError, Task, load_task
 from bbh_dist.tasks.torchvision_import import import_torchvision
 
-DATA = Path(os.environ.get("BBH_DATA") or Path(__file__).resolve().parents[3] / "shared" / "data")
 NAMES = ("train-images-idx3-ubyte", "train-labels-idx1-ubyte", "t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte")
 LETTERS = NAMES[2:3]
 FOLDERS = {"MNIST": NAMES, "notMNIST": LETTERS}

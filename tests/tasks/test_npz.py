@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from bbh_dist.tasks import DataError, Task, load_task
+from bbh_dist.tasks import DataError, Gaussian, Task, load_task
 
 RANDOM = np.random.default_rng(3)
 
@@ -23,6 +23,12 @@ def arrays(*shape: int, dtype: type = np.uint8, **changes: Any) -> dict[str, np.
 
     result = {"x_train": inputs(40), "y_train": np.arange(40) % 4, "x_test": inputs(12), "y_test": np.arange(12) % 4}
     return {name: array for name, array in {**result, **changes}.items() if array is not None}
+
+
+def targets(**changes: Any) -> dict[str, np.ndarray]:
+    """The same with float targets."""
+    numbers = {"y_train": RANDOM.normal(5, 3, 40), "y_test": RANDOM.normal(5, 3, 12)}
+    return arrays(7, **{"dtype": np.float64, **numbers, **changes})
 
 
 def load(path: Path, archive: dict[str, np.ndarray]) -> Task:
@@ -90,6 +96,26 @@ def test_without_outliers_there_are_none(tmp_path: Path) -> None:
     assert task.outliers_validation is task.outliers_test is None
 
 
+def test_float_targets_make_a_regression(tmp_path: Path) -> None:
+    archive = targets(y_test=np.arange(12, dtype=np.float16)[:, None], noise_stddev=2)
+    task = load(tmp_path, archive)
+    assert (task.classes, task.outputs, len(task.train), len(task.validation)) == (0, 1, 36, 4)
+    assert isinstance(task.likelihood, Gaussian)
+    assert task.likelihood.stddev == 2.0
+    assert task.likelihood.offset == pytest.approx(archive["y_train"].mean(), rel=1e-6)
+    assert task.likelihood.scale == pytest.approx(archive["y_train"].std(), rel=1e-6)
+    assert task.test.labels.tolist() == list(range(12))
+    together = torch.cat([task.train.labels, task.validation.labels]).tolist()
+    assert sorted(together) == sorted(archive["y_train"].astype(np.float32).tolist())
+
+
+def test_noise_is_by_default_what_explains_a_tenth_of_the_variance(tmp_path: Path) -> None:
+    archive = targets()
+    likelihood = load(tmp_path, archive).likelihood
+    assert isinstance(likelihood, Gaussian)
+    assert likelihood.stddev**2 == pytest.approx(archive["y_train"].var() / 10, rel=1e-6)
+
+
 def test_a_class_that_is_held_out_whole_still_counts(tmp_path: Path) -> None:
     archive = arrays(7)
     numbered = {"x_train": np.arange(40.0)[:, None].repeat(7, 1)}
@@ -109,7 +135,26 @@ LABELS = np.arange(40) % 4
 BAD = {
     "missing array": (arrays(7, y_test=None), "y_test missing, found x_test, x_train, y_train"),
     "objects": (arrays(7, x_train=np.array([{}, []], dtype=object)), "not a readable .npz archive: Object arrays"),
-    "float labels": (arrays(7, y_train=LABELS * 1.0), "y_train must hold 40 integer labels, got float64"),
+    "text labels": (arrays(7, y_train=np.full(40, "a")), "y_train must hold 40 integer labels, got <U1"),
+    "noise of classes": (arrays(7, noise_stddev=1.0), "noise_stddev stands beside integer labels"),
+    "integers in test only": (
+        targets(y_test=LABELS[:12]),
+        "12 float targets, as y_train does, got int64",
+    ),
+    "floats in test only": (arrays(7, y_test=np.arange(12.0)), "y_test must hold 12 integer labels, got float64"),
+    "two targets": (
+        targets(y_train=np.zeros((40, 2))),
+        "as y_train does, got float64 of shape (40, 2)",
+    ),
+    "too few targets": (targets(y_train=np.arange(39.0)), "y_train must hold 40 float targets"),
+    "NaN target": (targets(y_test=np.full(12, np.nan)), "y_test must hold finite numbers only"),
+    "large target": (targets(y_test=np.full(12, 1e300)), "y_test must hold finite numbers only"),
+    "constant targets": (targets(y_train=np.ones(40)), "y_train must hold targets that differ"),
+    "outliers of numbers": (targets(x_outlier=np.zeros((12, 7))), "x_outlier stands beside float targets"),
+    "no noise": (targets(noise_stddev=0.0), "noise_stddev must be one positive number, got 0.0"),
+    "noise that is none": (targets(noise_stddev=np.nan), "noise_stddev must be one positive number, got nan"),
+    "noise of each": (targets(noise_stddev=np.ones(40)), "one positive number, got float64 of shape (40,)"),
+    "noise in words": (targets(noise_stddev="9"), "noise_stddev must be one positive number, got 9"),
     "one-hot labels": (arrays(7, y_train=np.eye(4, dtype=int)[LABELS]), "integer labels, got int64 of shape"),
     "too few labels": (arrays(7, y_train=LABELS[:-1]), "y_train must hold 40 integer labels"),
     "negative label": (arrays(7, y_train=LABELS - 1), "got labels -1..2"),

@@ -6,7 +6,7 @@ import torch
 
 from bbh_dist.config import Experiment
 from bbh_dist.noise import keyed_generator
-from bbh_dist.tasks import Split, Task
+from bbh_dist.tasks import Categorical, Split, Task
 
 METHODS: dict[str, dict[str, Any]] = {"map": {"name": "map", "kl_weight": 0.3}} | {
     kind: {
@@ -43,4 +43,4 @@ def small_task() -> Task:
         return Split(torch.randn(count, 4, generator=random) + 1.5 * torch.eye(4)[labels], labels)
 
     outliers = torch.randn(31, 4, generator=random)
-    return Task("small", 3, split(56), split(25), split(20), outliers[:15], outliers[15:])
+    return Task("small", Categorical(3), split(56), split(25), split(20), outliers[:15], outliers[15:])

@@ -9,7 +9,7 @@ import torch
 from small_runs import METHODS, experiment, small_task
 from torch import Tensor
 
-from bbh_dist.config import MEASURES, Experiment
+from bbh_dist.config import Experiment, measures_of
 from bbh_dist.noise import Noise
 from bbh_dist.tasks import Split
 from bbh_dist.training import Diverged, Trainer, objective
@@ -54,7 +54,7 @@ def test_an_epoch_reports_its_metrics() -> None:
     trainer = Trainer(experiment(), small_task())
     metrics = trainer.run_epoch(lambda step, of: steps.append((step, of)))
     assert steps == [(step, 6) for step in range(1, 7)]
-    assert {f"val/{name}" for name in MEASURES} <= set(metrics)
+    assert {f"val/{name}" for name in measures_of("classification", outliers=True)} <= set(metrics)
     assert metrics["epoch"] == 1
     assert metrics["train/loss"] == pytest.approx(metrics["train/nll"] + 0.3 * metrics["train/kl"] / 56)
     assert trainer.history == [metrics]
@@ -220,6 +220,6 @@ def test_schedule_and_learning_rate_reach_the_optimizer() -> None:
 
 def test_test_data_are_measured_with_figures() -> None:
     measures, curves = trained().test()
-    assert set(measures) == {f"test/{name}" for name in MEASURES}
+    assert set(measures) == {f"test/{name}" for name in measures_of("classification", outliers=True)}
     assert sum(curves["bin_count"]) == 20
     assert "outlier_entropy_cdf" in curves
