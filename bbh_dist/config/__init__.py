@@ -4,7 +4,7 @@ from bbh_dist.config.errors import ConfigError, DataError, Mistake
 from bbh_dist.config.experiment import EarlyStop, Evaluation, Experiment, Optimizer, Parallel
 from bbh_dist.config.load import load_experiment, load_space, override, to_yaml
 from bbh_dist.config.measures import MEASURES, Measure
-from bbh_dist.config.methods import Anneal, BbhMethod, Generator, MapMethod, MethodConfig, SemiImplicit
+from bbh_dist.config.methods import Anneal, BbhMethod, Generator, MapMethod, MethodConfig, MnfMethod, SemiImplicit
 from bbh_dist.config.space import Final, Objective, Parameter, Sampler, Scheduler, SearchSpace
 
 __all__ = [
@@ -22,6 +22,7 @@ __all__ = [
     "Measure",
     "MethodConfig",
     "Mistake",
+    "MnfMethod",
     "Objective",
     "Optimizer",
     "Parallel",

@@ -159,7 +159,7 @@ def test_whole_numbers_serve_where_a_number_is_wanted(tmp_path: Path) -> None:
     assert (lr, type(lr)) == (1.0, float)
 
 
-@pytest.mark.parametrize("key", ["generator", "divergence", "semi_implicit", "kl_samples", "likelihood_samples"])
+@pytest.mark.parametrize("key", ["generator", "divergence", "semi_implicit", "kl_samples"])
 def test_map_refuses_the_keys_of_bbh(tmp_path: Path, key: str) -> None:
     text = f"task: digits5\nmethod:\n  name: map\n  {key}: 5\n"
     line = message(experiment, tmp_path, text)

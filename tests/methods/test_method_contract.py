@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from bbh_dist.config import BbhMethod, MapMethod, MethodConfig
+from bbh_dist.config import BbhMethod, MapMethod, MethodConfig, MnfMethod
 from bbh_dist.methods import Method, build_method
 from bbh_dist.networks import build_network
 from bbh_dist.noise import Noise, keyed_generator
@@ -112,6 +112,21 @@ class TestBayesByHypernet(MethodContract):
                 "divergence": request.param,
                 "prior_stddev": 1.7,
                 "kl_samples": 4,
+                "likelihood_samples": 2,
+            }
+        )
+
+
+class TestMultiplicativeNormalizingFlows(MethodContract):
+    @pytest.fixture(params=["reparameterised", "local"])
+    def config(self, request: pytest.FixtureRequest) -> MnfMethod:
+        return MnfMethod.model_validate(
+            {
+                "name": "mnf",
+                "posterior_hidden": 4,
+                "auxiliary_hidden": 6,
+                "estimator": request.param,
+                "prior_stddev": 1.7,
                 "likelihood_samples": 2,
             }
         )
