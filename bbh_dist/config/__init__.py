@@ -4,7 +4,16 @@ from bbh_dist.config.errors import ConfigError, DataError, Mistake
 from bbh_dist.config.experiment import EarlyStop, Evaluation, Experiment, Optimizer, Parallel
 from bbh_dist.config.load import load_experiment, load_space, override, to_yaml
 from bbh_dist.config.measures import MEASURES, Kind, Measure, measures_of
-from bbh_dist.config.methods import Anneal, BbhMethod, Discriminator, Generator, MapMethod, MethodConfig, SemiImplicit
+from bbh_dist.config.methods import (
+    Anneal,
+    BbhMethod,
+    Discriminator,
+    Generator,
+    MapMethod,
+    MethodConfig,
+    MnfMethod,
+    SemiImplicit,
+)
 from bbh_dist.config.space import Final, Objective, Parameter, Sampler, Scheduler, SearchSpace
 
 __all__ = [
@@ -24,6 +33,7 @@ __all__ = [
     "Measure",
     "MethodConfig",
     "Mistake",
+    "MnfMethod",
     "Objective",
     "Optimizer",
     "Parallel",

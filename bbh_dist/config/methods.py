@@ -1,5 +1,6 @@
 """The approximate posteriors and their settings. Fields say their unit, range and where their default is from."""
 
+import math
 from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
@@ -151,5 +152,37 @@ class BbhMethod(SampledMethod):
         return max(self.kl_samples, self.likelihood_samples)
 
 
-MethodConfig = MapMethod | BbhMethod
-METHODS: dict[str, type[MethodConfig]] = {"map": MapMethod, "bbh": BbhMethod}
+class MnfMethod(SampledMethod):
+    """Multiplicative normalizing flows (Louizos & Welling 2017)."""
+
+    name: Literal["mnf"]
+    posterior_flows: Annotated[int, Field(ge=0, le=64)] = 2
+    """Steps of the flow of q(z): masked RealNVP, planar for layers of one unit. Default: the paper's code."""
+    posterior_hidden: Annotated[int, Field(ge=1, le=65_536)] = 50
+    """Hidden units of each of them. Default: the paper's code."""
+    auxiliary_flows: Annotated[int, Field(ge=0, le=64)] = 2
+    """Steps of the flow of the auxiliary posterior r(z | w). Default: the paper's code."""
+    auxiliary_hidden: Annotated[int, Field(ge=1, le=65_536)] = 100
+    """Hidden units of each of them. Default: the paper's code."""
+    initial_multiplier_stddev: Annotated[float, Field(ge=1e-6, le=10)] = 0.1
+    """Standard deviation of z_0 around 1 at the start. Default: on digits5 between 0.03 (lower NLL) and 0.32 (less
+    certain of outliers); the paper's code has 0.32, around 0."""
+    initial_log_variance: Annotated[float, Field(ge=-60, le=4)] = -9.0
+    """Log variance of weights at the start. Default: the paper of BbH (MNIST; ResNet -30)."""
+    largest_stddev: Annotated[float, Field(gt=0, le=100)] = 0.5
+    """Standard deviations of weights are clipped here. Default: the paper of BbH (MNIST; ResNet 0.3)."""
+    estimator: Literal["reparameterised", "local"] = "reparameterised"
+    """Training draws weights, or for each example what they make of it (local reparameterisation, the paper). Default:
+    measured, LeNet on MNIST, 2 epochs: the same validation NLL, 0.034, in half of the time (one seed)."""
+
+    @model_validator(mode="after")
+    def _starts_below_the_clip(self) -> Self:
+        most = 2 * math.log(self.largest_stddev)
+        if self.initial_log_variance > most:
+            rule = f"must be at most {most:.4g}, the log variance of largest_stddev: clipped weights have no gradient"
+            raise RuleError(rule, key="initial_log_variance", got=self.initial_log_variance)
+        return self
+
+
+MethodConfig = MapMethod | BbhMethod | MnfMethod
+METHODS: dict[str, type[MethodConfig]] = {"map": MapMethod, "bbh": BbhMethod, "mnf": MnfMethod}

@@ -15,8 +15,10 @@ from bbh_dist.networks.layers import TensorSpec
 
 def initial_log_stddevs(config: SemiImplicit, tensors: Sequence[TensorSpec]) -> Tensor:
     """Log sigma at the start, (T,) or (sum of U_t,)."""
-    starts = torch.tensor([math.log(tensor.scale * config.initial_stddev) for tensor in tensors])
-    return starts.repeat_interleave(torch.tensor(_units(config, tensors)))
+    starts = [math.log(tensor.scale * config.initial_stddev) for tensor in tensors]
+    return torch.tensor(
+        [start for start, units in zip(starts, _units(config, tensors), strict=True) for _ in range(units)]
+    )
 
 
 def own_log_stddevs(

@@ -58,7 +58,7 @@ def experiment(
     settings = {
         "task": "mnist",
         "network": network,
-        "method": {"name": "map"} if name == "map" else bbh,
+        "method": bbh if name.startswith("bbh-") else {"name": name},
         "optimizer": optimizer,
         "batch_size": batch_size,
     }

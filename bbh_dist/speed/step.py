@@ -31,7 +31,7 @@ COLUMNS = [
     column("memory", "peak_memory", size),
 ]
 GROUP = "likelihood_samples"
-_NAMES = ("map", "bbh-single", "bbh-sliced", "bbh-layerwise", experiments.LAYERWISE_ADAM)
+_NAMES = ("map", "mnf", "bbh-single", "bbh-sliced", "bbh-layerwise", experiments.LAYERWISE_ADAM)
 _TURN = 3
 _STEPS_FOR_MEMORY = 3
 

@@ -143,7 +143,7 @@ BROKEN: list[tuple[str, bytes, tuple[str, ...]]] = [
         _spoiled("optimizer.lr:\n    loguniform: [1e-4, 1e-1]", "method.name:\n    choice: [bbh, map]"),
         (
             ":13: search.method.name: ",
-            'the value "map" makes method.likelihood_samples wrong: only the bbh method has this key',
+            'the value "map" makes method.likelihood_samples wrong: only the bbh or',
         ),
     ),
     (

@@ -175,7 +175,7 @@ def test_only_the_discriminator_takes_one_sample(tmp_path: Path, divergence: str
     assert "must be at least 2" in line
 
 
-@pytest.mark.parametrize("key", ["generator", "divergence", "semi_implicit", "kl_samples", "likelihood_samples"])
+@pytest.mark.parametrize("key", ["generator", "divergence", "semi_implicit", "kl_samples"])
 def test_map_refuses_the_keys_of_bbh(tmp_path: Path, key: str) -> None:
     text = f"task: digits5\nmethod:\n  name: map\n  {key}: 5\n"
     line = message(experiment, tmp_path, text)

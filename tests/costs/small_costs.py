@@ -9,6 +9,8 @@ _SEVERAL = {"likelihood_samples": 2, "kl_samples": 4}
 
 CASES: dict[str, dict[str, Any]] = {
     "map": {"method": {"name": "map"}},
+    "mnf": {"method": {"name": "mnf", "posterior_hidden": 3, "auxiliary_hidden": 4}},
+    "mnf-local": {"method": {"name": "mnf", "estimator": "local", "likelihood_samples": 2}},
     "single": {"method": {"kind": "single"}},
     "single-knn": {"method": {"kind": "single", "divergence": "knn", **_SEVERAL}},
     "single-discriminator": {"method": {"kind": "single", "divergence": "discriminator", **_SEVERAL}},

@@ -31,6 +31,18 @@ METHODS: dict[str, dict] = {"map": {"name": "map", "prior_stddev": 1.3}} | {
     }
     for kind, divergence in itertools.product(KINDS, DIVERGENCES)
 }
+METHODS |= {
+    f"mnf-{estimator}": {
+        "name": "mnf",
+        "posterior_hidden": 4,
+        "auxiliary_hidden": 6,
+        "initial_log_variance": -4.0,
+        "estimator": estimator,
+        "prior_stddev": 1.3,
+        "likelihood_samples": 2,
+    }
+    for estimator in ("reparameterised", "local")
+}
 
 
 def losses(method: dict, task: Task) -> list[dict[str, float]]:

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from bbh_dist.config import BbhMethod, MapMethod, MethodConfig
+from bbh_dist.config import BbhMethod, MapMethod, MethodConfig, MnfMethod
 from bbh_dist.methods import Method, build_method
 from bbh_dist.networks import build_network
 from bbh_dist.noise import Noise, keyed_generator
@@ -126,5 +126,20 @@ class TestSigmaOfUnits(MethodContract):
                 "generator": {"hidden": (4, 6), "noise_dim": 3},
                 "semi_implicit": {"stddev": "unit"},
                 "kl_samples": 4,
+            }
+        )
+
+
+class TestMultiplicativeNormalizingFlows(MethodContract):
+    @pytest.fixture(params=["reparameterised", "local"])
+    def config(self, request: pytest.FixtureRequest) -> MnfMethod:
+        return MnfMethod.model_validate(
+            {
+                "name": "mnf",
+                "posterior_hidden": 4,
+                "auxiliary_hidden": 6,
+                "estimator": request.param,
+                "prior_stddev": 1.7,
+                "likelihood_samples": 2,
             }
         )

@@ -59,9 +59,9 @@ def test_step_with_memory_of_processes_and_bounds_of_this_machine() -> None:
 
 def check_step(result: dict[str, Any]) -> dict[str, Any]:
     rows = {row["name"]: row for row in result["rows"]}
-    assert list(rows)[:5] == ["map", "bbh-single", "bbh-sliced", "bbh-layerwise", "bbh-layerwise-adam"]
+    assert list(rows)[:6] == ["map", "mnf", "bbh-single", "bbh-sliced", "bbh-layerwise", "bbh-layerwise-adam"]
     assert rows["map"]["ratio"] == 1
-    assert [row["optimizer"] for row in rows.values()][:5] == ["adam", "adam", "adam", "rmsprop", "adam"]
+    assert [row["optimizer"] for row in rows.values()][:6] == ["adam", "adam", "adam", "adam", "rmsprop", "adam"]
     for row in rows.values():
         assert row["runs"] >= 3
         assert row["bound_ratio"] == pytest.approx(row["median"] / row["bound"])

@@ -23,7 +23,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from safetensors.torch import save_file
-from small_runs import METHODS, experiment, small_task
+from small_runs import METHODS, UNSPLIT, experiment, small_task
 from torch import Tensor
 from torch.distributed.tensor import DTensor
 
@@ -95,16 +95,31 @@ CASES: dict[str, Case] = dict(crossed()) | {
     "layerwise-rmsprop": Case(METHODS["layerwise"], optimizer={"name": "rmsprop"}),
     "layerwise-float32": Case(bbh("layerwise", likelihood_samples=2), {"precision": "float32"}),
     "map": Case(METHODS["map"], optimizer={"gradient_clip": 0.3}),
+    "mnf": Case(METHODS["mnf"] | {"likelihood_samples": 4}, optimizer={"gradient_clip": 0.3, "lr": 0.002}),
+    "mnf-local": Case(METHODS["mnf"] | {"estimator": "local"}, optimizer={"name": "adam"}),
 }
-REPLICATED = ("single-knn", "single-discriminator", "sliced-gaussian", "layerwise-semi_implicit", "map")
+REPLICATED = (
+    "single-knn",
+    "single-discriminator",
+    "sliced-gaussian",
+    "layerwise-semi_implicit",
+    "map",
+    "mnf",
+    "mnf-local",
+)
 """What two workers train without shards, too."""
+
+
+def is_split(name: str) -> bool:
+    """Whether a case's or a method's weight samples have parts for shards."""
+    return name.partition("-")[0] not in UNSPLIT
 
 
 def jobs(size: int) -> list[tuple[str, int]]:
     """Names of cases, and the shards that `size` workers make."""
     if size == 2:
-        return [(name, 2) for name in CASES if name != "map"] + [(name, 1) for name in REPLICATED]
-    return [(name, shards) for name in CASES for shards in (1, 2, 4) if name != "map" or shards == 1]
+        return [(name, 2) for name in CASES if is_split(name)] + [(name, 1) for name in REPLICATED]
+    return [(name, shards) for name in CASES for shards in (1, 2, 4) if is_split(name) or shards == 1]
 
 
 GOING_ON = {
@@ -198,7 +213,7 @@ class Group:
 
     def predict(self) -> None:
         for name, shards in itertools.product(METHODS, (1, 2, 4)):
-            if shards > (1 if name == "map" else self.size):
+            if shards > (self.size if is_split(name) else 1):
                 continue
             trainer = Trainer(experiment(name), small_task(), workers_with(shards))
             found = {key: predicted(trainer, *key) for key in PREDICTED}

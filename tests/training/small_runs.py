@@ -18,6 +18,18 @@ METHODS: dict[str, dict[str, Any]] = {"map": {"name": "map", "kl_weight": 0.3}} 
     }
     for kind in ("single", "sliced", "layerwise")
 }
+METHODS |= {
+    "mnf": {
+        "name": "mnf",
+        "posterior_hidden": 3,
+        "auxiliary_hidden": 4,
+        "initial_log_variance": -4.0,
+        "likelihood_samples": 3,
+        "kl_weight": 0.3,
+    },
+}
+UNSPLIT = ("map", "mnf")
+"""Methods whose weight samples have no parts for shards."""
 
 
 def experiment(method: str | dict[str, Any] = "single", **changes: Any) -> Experiment:

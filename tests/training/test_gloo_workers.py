@@ -22,6 +22,7 @@ from gloo_workers import (
     KINDS,
     PREDICTED,
     SAVED_AFTER,
+    is_split,
     jobs,
     joined,
     narrow,
@@ -47,7 +48,7 @@ PREDICTIONS = [
     pytest.param(size, name, shards, marks=FOUR if size == 4 else ())
     for size in (2, 4)
     for name in METHODS
-    for shards in ((1,) if name == "map" else (1, 2, 4))
+    for shards in ((1, 2, 4) if is_split(name) else (1,))
     if shards <= size
 ]
 
