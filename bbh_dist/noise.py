@@ -5,7 +5,7 @@ samples and two workers with two draw the same weights, and a resumed run draws 
 """
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 
@@ -14,6 +14,11 @@ from torch import Tensor
 
 BLOCK = 1 << 16
 """Numbers under one key. Whoever needs some of them draws the blocks they lie in, and no others."""
+WORDS_BLOCK = 1 << 13
+"""Words of 64 random bits under one key: few, as those of a share of a batch may begin and end anywhere."""
+_INTEGERS_PER_WORD = 4
+INTEGERS = 1 << 16
+"""Values of a random integer."""
 
 
 def keyed_generator(*key: int | str, device: torch.device | str = "cpu") -> torch.Generator:
@@ -55,35 +60,98 @@ class Noise:
         """
         part = range(size) if part is None else part
         result = torch.empty(len(self.samples), len(part), device=self.device, dtype=self.dtype)
+        return self._filled(result, name, part, BLOCK, size, torch.Tensor.normal_)
+
+    def integers(self, name: str, part: range) -> Tensor:
+        """Random 16-bit integers (S, len(part)), each of the 65,536 values alike, decided by the keys and the name.
+
+        `part` is cut from an endless row of them: any part gives the same numbers. They take a quarter of a word of a
+        generator each, where uniform numbers take a whole one and a conversion.
+        """
+        words = range(part.start // _INTEGERS_PER_WORD, -(-part.stop // _INTEGERS_PER_WORD))
+        result = torch.empty(len(self.samples), len(words), device=self.device, dtype=torch.int64)
+        end = -(-words.stop // WORDS_BLOCK) * WORDS_BLOCK
+        self._filled(result, f"{name}/words", words, WORDS_BLOCK, end, _fill_with_bits)
+        start = part.start - words.start * _INTEGERS_PER_WORD
+        return result.view(torch.int16)[:, start : start + len(part)]
+
+    def some(self, places: range) -> "Noise":
+        """The noise of the samples at these places of the row."""
+        return replace(self, samples=self.samples[places.start : places.stop])
+
+    def after(self, first: int, count: int) -> "Noise":
+        """The noise of `count` other samples of the same step, numbered from `first`."""
+        return replace(self, samples=range(first, first + count))
+
+    def _filled(self, result: Tensor, name: str, part: range, block: int, size: int, draw: "Draw") -> Tensor:
+        """The result (S, len(part)), filled with the columns `part` of `size` that are drawn in blocks."""
         if not part or result.is_meta:  # on the meta device a tensor is its shape
             return result
-        blocks = range(part.start // BLOCK, -(-part.stop // BLOCK))
-        jobs = [(row, index, block) for index, row in enumerate(result) for block in blocks]
+        blocks = range(part.start // block, -(-part.stop // block))
+        jobs = [(row, index, number) for index, row in enumerate(result) for number in blocks]
 
         def fill(job: tuple[Tensor, int, int]) -> None:
-            row, index, block = job
-            self._fill_block(row, name, self.samples[index], block, size, part)
+            row, index, number = job
+            whole = range(number * block, min(size, (number + 1) * block))
+            self._fill_block(row, name, self.samples[index], number, whole, part, draw)
 
-        if len(blocks) > 1 and self.device.type == "cpu" and torch.get_num_threads() > 1:
+        # A block of words takes no longer than to hand it to a thread.
+        if len(blocks) > 1 and block >= BLOCK and self.device.type == "cpu" and torch.get_num_threads() > 1:
             list(_threads.map(fill, jobs))
         else:
             for job in jobs:
                 fill(job)
         return result
 
-    def after(self, first: int, count: int) -> "Noise":
-        """The noise of `count` other samples of the same step, numbered from `first`."""
-        return replace(self, samples=range(first, first + count))
-
-    def _fill_block(self, row: Tensor, name: str, sample: int, block: int, size: int, part: range) -> None:
+    def _fill_block(
+        self, row: Tensor, name: str, sample: int, number: int, whole: range, part: range, draw: "Draw"
+    ) -> None:
         """Write the numbers of a block that lie in the part to their places in a row."""
-        key: list[int | str] = [self.seed, self.purpose, self.step, sample, name, *([block] if block else [])]
+        key: list[int | str] = [self.seed, self.purpose, self.step, sample, name, *([number] if number else [])]
         generator = keyed_generator(*key, device=self.device)
-        first, last = block * BLOCK, min(size, (block + 1) * BLOCK)
-        start, stop = max(first, part.start), min(last, part.stop)
+        start, stop = max(whole.start, part.start), min(whole.stop, part.stop)
         target = row[start - part.start : stop - part.start]
-        if stop - start == last - first:
-            target.normal_(generator=generator)
+        if stop - start == len(whole):
+            draw(target, generator=generator)
         else:
-            whole = torch.empty(last - first, device=self.device, dtype=self.dtype).normal_(generator=generator)
-            target.copy_(whole[start - first : stop - first])
+            drawn = draw(row.new_empty(len(whole)), generator=generator)
+            target.copy_(drawn[start - whole.start : stop - whole.start])
+
+
+@dataclass(frozen=True)
+class ExampleNoise:
+    """Noise of its own for every example of a share, keyed by the example's place; `first` is that of the first one.
+
+    Nothing depends on where shares begin and end. Legend: S weight samples, B examples.
+    """
+
+    noise: Noise
+    first: int
+
+    def normal(self, name: str, examples: int, size: int) -> Tensor:
+        """Standard normal numbers (S, B, size)."""
+        part = self._part(examples, size)
+        whole = -(-part.stop // BLOCK) * BLOCK  # a block that is cut has other numbers
+        return self.noise.normal(name, whole, part).unflatten(1, (examples, size))
+
+    def coins(self, name: str, examples: int, size: int, ones: int) -> Tensor:
+        """0 or 1, (S, B, size), each 1 with a probability of `ones` / 65,536."""
+        integers = self.noise.integers(name, self._part(examples, size)).unflatten(1, (examples, size))
+        # Compared into floating-point numbers: products with booleans take several times as long.
+        result = torch.empty(integers.shape, device=self.noise.device, dtype=self.noise.dtype)
+        return torch.lt(integers, ones - INTEGERS // 2, out=result)
+
+    def signs(self, name: str, examples: int, size: int) -> Tensor:
+        """1 or -1, (S, B, size), both alike."""
+        return self.coins(name, examples, size, INTEGERS // 2).mul_(2).sub_(1)
+
+    def _part(self, examples: int, size: int) -> range:
+        return range(self.first * size, (self.first + examples) * size)
+
+
+Draw = Callable[..., Tensor]
+"""Fills a tensor in place with what a generator gives, and returns it."""
+
+
+def _fill_with_bits(words: Tensor, generator: torch.Generator) -> Tensor:
+    return words.random_(-(1 << 63), None, generator=generator)

@@ -4,15 +4,26 @@ from bbh_dist.config.errors import ConfigError, DataError, Mistake
 from bbh_dist.config.experiment import EarlyStop, Evaluation, Experiment, Optimizer, Parallel
 from bbh_dist.config.load import load_experiment, load_space, override, to_yaml
 from bbh_dist.config.measures import MEASURES, Measure
-from bbh_dist.config.methods import Anneal, BbhMethod, Generator, MapMethod, MethodConfig, SemiImplicit
+from bbh_dist.config.methods import (
+    Anneal,
+    BbbMethod,
+    BbhMethod,
+    DropoutMethod,
+    Generator,
+    MapMethod,
+    MethodConfig,
+    SemiImplicit,
+)
 from bbh_dist.config.space import Final, Objective, Parameter, Sampler, Scheduler, SearchSpace
 
 __all__ = [
     "MEASURES",
     "Anneal",
+    "BbbMethod",
     "BbhMethod",
     "ConfigError",
     "DataError",
+    "DropoutMethod",
     "EarlyStop",
     "Evaluation",
     "Experiment",

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from bbh_dist.costs.trace import Operation
-from bbh_dist.noise import BLOCK, Noise
+from bbh_dist.noise import BLOCK, WORDS_BLOCK, Noise
 
 META = torch.device("meta")
 
@@ -23,7 +23,18 @@ class CountedNoise(Noise):
         if part:
             blocks = range(part.start // BLOCK, -(-part.stop // BLOCK))
             numbers = min(size, blocks.stop * BLOCK) - blocks.start * BLOCK
-            touched, calls = numbers * self.dtype.itemsize, len(blocks)
-            rows = len(self.samples)
-            self.operations.append(Operation("random", 0, rows * touched, calls=rows * calls, name=name))
+            self._count(name, numbers * self.dtype.itemsize, len(blocks))
         return super().normal(name, size, part)
+
+    def integers(self, name: str, part: range) -> Tensor:
+        """A shape (S, len(part))."""
+        if part:
+            length = WORDS_BLOCK * torch.int64.itemsize // torch.int16.itemsize
+            blocks = -(-part.stop // length) - part.start // length
+            self._count(name, blocks * WORDS_BLOCK * torch.int64.itemsize, blocks)
+        return super().integers(name, part)
+
+    def _count(self, name: str, touched_bytes: int, calls: int) -> None:
+        """Note what drawing takes for each sample."""
+        rows = len(self.samples)
+        self.operations.append(Operation("random", 0, rows * touched_bytes, calls=rows * calls, name=name))

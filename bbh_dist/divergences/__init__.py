@@ -1,7 +1,14 @@
 """KL(q || p) in nats, from weight samples; nothing here divides by the number of data."""
 
-from bbh_dist.divergences.gaussian import gaussian_kl, gaussian_moment_kl
+from bbh_dist.divergences.gaussian import factorised_gaussian_kl, gaussian_kl, gaussian_moment_kl
 from bbh_dist.divergences.knn import knn_kl, knn_marginal_kl
 from bbh_dist.divergences.semi_implicit import semi_implicit_kl
 
-__all__ = ["gaussian_kl", "gaussian_moment_kl", "knn_kl", "knn_marginal_kl", "semi_implicit_kl"]
+__all__ = [
+    "factorised_gaussian_kl",
+    "gaussian_kl",
+    "gaussian_moment_kl",
+    "knn_kl",
+    "knn_marginal_kl",
+    "semi_implicit_kl",
+]

@@ -26,6 +26,16 @@ def gaussian_kl_of_norms(square_S: Tensor, weights: int, log_stddev: Tensor, pri
     return spread + square_S / (2 * prior_stddev**2)
 
 
+def factorised_gaussian_kl(mean_D: Tensor, log_stddev_D: Tensor, prior_stddev: float) -> Tensor:
+    """KL(N(mean, diag(stddev^2)) || N(0, prior_stddev^2 I)) in nats, summed over D; shape ().
+
+    Source: Kingma & Welling 2014, appendix B, for a general prior scale.
+    """
+    squares = mean_D.square().sum() + torch.exp(2 * log_stddev_D).sum()
+    constant = mean_D.numel() * (math.log(prior_stddev) - 0.5)
+    return squares / (2 * prior_stddev**2) - log_stddev_D.sum() + constant
+
+
 def gaussian_moment_kl(samples: Sequence[Tensor], prior_stddev: float) -> Tensor:
     """KL(q || N(0, prior_stddev^2 I)) in nats from samples of q, a list of (S, D_t), were q factorised Gaussian.
 

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Sequence
 
+from bbh_dist.networks.estimators import flipout_layers, local_layers
 from bbh_dist.networks.layers import Conv2d, Dense, LayerSpec, TensorSpec
 from bbh_dist.networks.lenet import LeNet
 from bbh_dist.networks.mlp import MLP
@@ -22,6 +23,8 @@ __all__ = [
     "TensorSpec",
     "WideResNet",
     "build_network",
+    "flipout_layers",
+    "local_layers",
     "sampled_layers",
 ]
 

@@ -19,6 +19,8 @@ class Network(ABC):
     """
 
     layers: dict[str, LayerSpec]
+    dropped: tuple[str, ...]
+    """The layers whose inputs dropout acts on."""
 
     @abstractmethod
     def __call__(self, layer: Layer, x: Tensor) -> Tensor:
