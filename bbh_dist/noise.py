@@ -14,8 +14,8 @@ from torch import Tensor
 
 BLOCK = 1 << 16
 """Numbers under one key. Whoever needs some of them draws the blocks they lie in, and no others."""
-WORDS_BLOCK = 1 << 13
-"""Words of 64 random bits under one key: few, as those of a share of a batch may begin and end anywhere."""
+SMALL_BLOCK = 1 << 13
+"""The same in endless rows of numbers, of which a share of a batch needs a part that begins and ends anywhere."""
 _INTEGERS_PER_WORD = 4
 INTEGERS = 1 << 16
 """Values of a random integer."""
@@ -59,19 +59,20 @@ class Noise:
         With `part` only those columns, the same numbers as in the whole.
         """
         part = range(size) if part is None else part
-        result = torch.empty(len(self.samples), len(part), device=self.device, dtype=self.dtype)
-        return self._filled(result, name, part, BLOCK, size, torch.Tensor.normal_)
+        return self._filled(self._empty(len(part)), name, part, BLOCK, size, torch.Tensor.normal_)
 
-    def integers(self, name: str, part: range) -> Tensor:
-        """Random 16-bit integers (S, len(part)), each of the 65,536 values alike, decided by the keys and the name.
+    def endless_normal(self, name: str, part: range) -> Tensor:
+        """Standard normal numbers (S, len(part)), cut from an endless row of them for each sample."""
+        return self._filled(self._empty(len(part)), f"{name}/normal", part, SMALL_BLOCK, None, torch.Tensor.normal_)
 
-        `part` is cut from an endless row of them: any part gives the same numbers. They take a quarter of a word of a
-        generator each, where uniform numbers take a whole one and a conversion.
+    def endless_integers(self, name: str, part: range) -> Tensor:
+        """Random 16-bit integers (S, len(part)), each value as likely, cut from an endless row for each sample.
+
+        Each is a quarter of a generator's word, where a uniform number takes a whole one and a conversion.
         """
         words = range(part.start // _INTEGERS_PER_WORD, -(-part.stop // _INTEGERS_PER_WORD))
         result = torch.empty(len(self.samples), len(words), device=self.device, dtype=torch.int64)
-        end = -(-words.stop // WORDS_BLOCK) * WORDS_BLOCK
-        self._filled(result, f"{name}/words", words, WORDS_BLOCK, end, _fill_with_bits)
+        self._filled(result, f"{name}/words", words, SMALL_BLOCK, None, _fill_with_bits)
         start = part.start - words.start * _INTEGERS_PER_WORD
         return result.view(torch.int16)[:, start : start + len(part)]
 
@@ -83,24 +84,24 @@ class Noise:
         """The noise of `count` other samples of the same step, numbered from `first`."""
         return replace(self, samples=range(first, first + count))
 
-    def _filled(self, result: Tensor, name: str, part: range, block: int, size: int, draw: "Draw") -> Tensor:
-        """The result (S, len(part)), filled with the columns `part` of `size` that are drawn in blocks."""
+    def _empty(self, columns: int) -> Tensor:
+        return torch.empty(len(self.samples), columns, device=self.device, dtype=self.dtype)
+
+    def _filled(self, result: Tensor, name: str, part: range, block: int, size: int | None, draw: "Draw") -> Tensor:
+        """The result (S, len(part)), filled with columns that are drawn in blocks, the last of `size` cut short."""
         if not part or result.is_meta:  # on the meta device a tensor is its shape
             return result
         blocks = range(part.start // block, -(-part.stop // block))
-        jobs = [(row, index, number) for index, row in enumerate(result) for number in blocks]
+        jobs = [(row, sample, number) for row, sample in zip(result, self.samples, strict=True) for number in blocks]
 
-        def fill(job: tuple[Tensor, int, int]) -> None:
-            row, index, number = job
-            whole = range(number * block, min(size, (number + 1) * block))
-            self._fill_block(row, name, self.samples[index], number, whole, part, draw)
+        def fill(jobs: list[tuple[Tensor, int, int]]) -> None:
+            for row, sample, number in jobs:
+                stop = (number + 1) * block
+                whole = range(number * block, stop if size is None else min(size, stop))
+                self._fill_block(row, name, sample, number, whole, part, draw)
 
-        # A block of words takes no longer than to hand it to a thread.
-        if len(blocks) > 1 and block >= BLOCK and self.device.type == "cpu" and torch.get_num_threads() > 1:
-            list(_threads.map(fill, jobs))
-        else:
-            for job in jobs:
-                fill(job)
+        threads = torch.get_num_threads() if self.device.type == "cpu" and result.numel() > BLOCK else 1
+        list(map(fill, [jobs]) if threads == 1 else _threads.map(fill, [jobs[i::threads] for i in range(threads)]))
         return result
 
     def _fill_block(
@@ -130,16 +131,14 @@ class ExampleNoise:
 
     def normal(self, name: str, examples: int, size: int) -> Tensor:
         """Standard normal numbers (S, B, size)."""
-        part = self._part(examples, size)
-        whole = -(-part.stop // BLOCK) * BLOCK  # a block that is cut has other numbers
-        return self.noise.normal(name, whole, part).unflatten(1, (examples, size))
+        return self.noise.endless_normal(name, self._part(examples, size)).unflatten(1, (examples, size))
 
     def coins(self, name: str, examples: int, size: int, ones: int) -> Tensor:
-        """0 or 1, (S, B, size), each 1 with a probability of `ones` / 65,536."""
-        integers = self.noise.integers(name, self._part(examples, size)).unflatten(1, (examples, size))
+        """0 or 1, (S, B, size), each 1 with a probability of `ones` / 65,536; `ones` is at least 1."""
+        integers = self.noise.endless_integers(name, self._part(examples, size)).unflatten(1, (examples, size))
         # Compared into floating-point numbers: products with booleans take several times as long.
         result = torch.empty(integers.shape, device=self.noise.device, dtype=self.noise.dtype)
-        return torch.lt(integers, ones - INTEGERS // 2, out=result)
+        return torch.le(integers, ones - INTEGERS // 2 - 1, out=result)
 
     def signs(self, name: str, examples: int, size: int) -> Tensor:
         """1 or -1, (S, B, size), both alike."""

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from bbh_dist.costs.trace import Operation
-from bbh_dist.noise import BLOCK, WORDS_BLOCK, Noise
+from bbh_dist.noise import BLOCK, SMALL_BLOCK, Noise
 
 META = torch.device("meta")
 
@@ -26,13 +26,21 @@ class CountedNoise(Noise):
             self._count(name, numbers * self.dtype.itemsize, len(blocks))
         return super().normal(name, size, part)
 
-    def integers(self, name: str, part: range) -> Tensor:
+    def endless_normal(self, name: str, part: range) -> Tensor:
         """A shape (S, len(part))."""
+        self._count_small_blocks(name, part, self.dtype)
+        return super().endless_normal(name, part)
+
+    def endless_integers(self, name: str, part: range) -> Tensor:
+        """A shape (S, len(part))."""
+        per_word = torch.int64.itemsize // torch.int16.itemsize
+        self._count_small_blocks(name, range(part.start // per_word, -(-part.stop // per_word)), torch.int64)
+        return super().endless_integers(name, part)
+
+    def _count_small_blocks(self, name: str, part: range, dtype: torch.dtype) -> None:
         if part:
-            length = WORDS_BLOCK * torch.int64.itemsize // torch.int16.itemsize
-            blocks = -(-part.stop // length) - part.start // length
-            self._count(name, blocks * WORDS_BLOCK * torch.int64.itemsize, blocks)
-        return super().integers(name, part)
+            blocks = -(-part.stop // SMALL_BLOCK) - part.start // SMALL_BLOCK
+            self._count(name, blocks * SMALL_BLOCK * dtype.itemsize, blocks)
 
     def _count(self, name: str, touched_bytes: int, calls: int) -> None:
         """Note what drawing takes for each sample."""

@@ -1,6 +1,6 @@
 """KL(q || p) in nats, from weight samples; nothing here divides by the number of data."""
 
-from bbh_dist.divergences.gaussian import factorised_gaussian_kl, gaussian_kl, gaussian_moment_kl
+from bbh_dist.divergences.gaussian import factorised_gaussian_kl, gaussian_kl, gaussian_moment_kl, gaussian_samples
 from bbh_dist.divergences.knn import knn_kl, knn_marginal_kl
 from bbh_dist.divergences.semi_implicit import semi_implicit_kl
 
@@ -8,6 +8,7 @@ __all__ = [
     "factorised_gaussian_kl",
     "gaussian_kl",
     "gaussian_moment_kl",
+    "gaussian_samples",
     "knn_kl",
     "knn_marginal_kl",
     "semi_implicit_kl",

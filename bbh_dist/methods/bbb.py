@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from bbh_dist.config import BbbMethod
-from bbh_dist.divergences import factorised_gaussian_kl
+from bbh_dist.divergences import factorised_gaussian_kl, gaussian_samples
 from bbh_dist.methods.map import initial_weights
 from bbh_dist.methods.method import Method
 from bbh_dist.networks import Layer, Network, TensorSpec, flipout_layers, local_layers, sampled_layers
@@ -31,8 +31,8 @@ class GaussianSamples:
 
     noise: Noise
     estimator: str
-    stddevs: Tensor
-    """Sigma (D,)."""
+    kl: Tensor
+    """From posterior to prior, nats."""
     rows: Tensor | None
     """(S, D): weights; for `flipout` what they are off their means; none for `local`."""
     whole: dict[SampleShare, Weights] = field(default_factory=dict)
@@ -56,12 +56,16 @@ class BayesByBackprop(Method):
     def draw(self, noise: Noise) -> GaussianSamples:
         """Weight samples, or what the estimator has in their place, one per sample of the noise."""
         estimator = self.config.estimator if noise.purpose == "train" else "reparameterised"
-        stddevs = self.log_stddevs.exp()
+        parameters, prior_stddev = (self.means, self.log_stddevs), self.config.prior_stddev
+        if estimator == "reparameterised":
+            eps = noise.normal("eps", self.network.size)
+            rows, kl = gaussian_samples(*parameters, eps, prior_stddev)
+            return GaussianSamples(noise, estimator, kl, rows)
+        kl = factorised_gaussian_kl(*parameters, prior_stddev)
         if estimator == "local":
-            return GaussianSamples(noise, estimator, stddevs, None)
-        eps = noise.normal("eps", self.network.size)
-        rows = stddevs * eps if estimator == "flipout" else torch.addcmul(self.means, stddevs, eps)
-        return GaussianSamples(noise, estimator, stddevs, rows)
+            return GaussianSamples(noise, estimator, kl, None)
+        deviations = self.log_stddevs.exp() * noise.normal("eps", self.network.size)
+        return GaussianSamples(noise, estimator, kl, deviations)
 
     def forward(
         self, inputs: Tensor, drawn: GaussianSamples, samples: SampleShare | None = None, first: int = 0
@@ -76,14 +80,14 @@ class BayesByBackprop(Method):
 
     def divergence(self, drawn: GaussianSamples) -> Tensor:
         """KL(q || N(0, prior_stddev^2 I)) in nats, in closed form."""
-        return factorised_gaussian_kl(self.means, self.log_stddevs, self.config.prior_stddev)
+        return drawn.kl
 
     def _noisy_layers(self, drawn: GaussianSamples, samples: SampleShare, noise: ExampleNoise) -> Layer:
         """Layers whose noise differs between examples."""
         means = self._shared(self.means)
         if drawn.estimator == "flipout":
             return flipout_layers(self.network.layers, means, self._rows(drawn, samples), noise.signs)
-        return local_layers(self.network.layers, means, self._shared(drawn.stddevs.square()), noise.normal)
+        return local_layers(self.network.layers, means, self._shared((2 * self.log_stddevs).exp()), noise.normal)
 
     def _rows(self, drawn: GaussianSamples, samples: SampleShare) -> Weights:
         """This worker's samples of what was drawn."""

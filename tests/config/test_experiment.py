@@ -186,7 +186,7 @@ def test_a_key_of_several_methods_names_them(tmp_path: Path) -> None:
             'method.estimator: must be one of reparameterised, local, flipout, got "locl" (did you mean local?)',
         ),
         ("{name: bbb, initial_log_variance: 11}", "method.initial_log_variance: must be less than or equal to 10"),
-        ("{name: bbb, initial_stddev: 0}", "method.initial_stddev: must be greater than or equal to 1e-06, got 0"),
+        ("{name: bbb, initial_stddev: 0}", "method.initial_stddev: must be greater than or equal to 0.000001, got 0"),
         (
             "{name: bbb, initial_stddev: 0.2, initial_log_variance: -8}",
             "method.initial_stddev: must not stand beside initial_log_variance, which says the same, got 0.2",

@@ -89,6 +89,9 @@ class SinglePrecisionNoise(Noise):
     def normal(self, name: str, size: int, part: range | None = None) -> Tensor:
         return Noise(**vars(replace(self, dtype=torch.float32))).normal(name, size, part).double()
 
+    def endless_normal(self, name: str, part: range) -> Tensor:
+        return Noise(**vars(replace(self, dtype=torch.float32))).endless_normal(name, part).double()
+
 
 class TestMap(MethodContract):
     samples = 1
