@@ -4,6 +4,8 @@ Every weight sample has masks of its own, and in it every example, as dropout in
 layer is to set a column of its weights to 0: a variational posterior over weights (Gal & Ghahramani 2016).
 """
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -56,7 +58,7 @@ class Dropout(MAP):
 
         Images have their channels last in memory, as convolutions leave them, whatever the layout of the input.
         """
-        mask = noise.coins(f"dropout/{name}", x.shape[1], x[0, 0].numel(), self.kept).mul_(INTEGERS / self.kept)
+        mask = noise.coins(f"dropout/{name}", x.shape[1], math.prod(x.shape[2:]), self.kept).mul_(INTEGERS / self.kept)
         if x.dim() == 3:
             return mask
         channels, height, width = x.shape[2:]

@@ -5,6 +5,7 @@ examples share the sample's noise. Both ways here keep the distribution of every
 those of different examples depend on each other.
 """
 
+import math
 from collections.abc import Callable, Mapping
 
 import torch
@@ -32,7 +33,7 @@ def local_layers(
 
     def layer(name: str, x: Tensor) -> Tensor:
         mean, variance = mean_of(name, x), variance_of(name, x.square())
-        eps = normal(name, mean.shape[1], mean[0, 0].numel()).unflatten(2, mean.shape[2:])
+        eps = normal(name, mean.shape[1], math.prod(mean.shape[2:])).unflatten(2, mean.shape[2:])
         # Where all inputs are 0 and there is no bias, nothing varies; the root's slope there is infinite.
         return mean + variance.clamp_min(torch.finfo(variance.dtype).tiny).sqrt() * eps
 

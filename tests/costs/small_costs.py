@@ -9,6 +9,10 @@ _SEVERAL = {"likelihood_samples": 2, "kl_samples": 4}
 
 CASES: dict[str, dict[str, Any]] = {
     "map": {"method": {"name": "map"}},
+    "dropout": {"method": {"name": "dropout", "rate": 0.3}},
+    "bbb": {"method": {"name": "bbb", "likelihood_samples": 2}},
+    "bbb-local": {"method": {"name": "bbb", "estimator": "local"}, "precision": "float64"},
+    "bbb-flipout": {"method": {"name": "bbb", "estimator": "flipout"}, "optimizer": {"gradient_clip": 1.0}},
     "single": {"method": {"kind": "single"}},
     "single-knn": {"method": {"kind": "single", "divergence": "knn", **_SEVERAL}},
     "sliced": {"method": {"kind": "sliced", **_SEVERAL}},

@@ -23,7 +23,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from safetensors.torch import save_file
-from small_runs import METHODS, experiment, small_task
+from small_runs import METHODS, UNSPLIT, experiment, small_task
 from torch import Tensor
 from torch.distributed.tensor import DTensor
 
@@ -94,17 +94,24 @@ CASES: dict[str, Case] = dict(crossed()) | {
     "layerwise-adam": Case(bbh("layerwise", kl_samples=3, likelihood_samples=4), optimizer={"name": "adam"}),
     "layerwise-rmsprop": Case(METHODS["layerwise"], optimizer={"name": "rmsprop"}),
     "layerwise-float32": Case(bbh("layerwise", likelihood_samples=2), {"precision": "float32"}),
-    "map": Case(METHODS["map"], optimizer={"gradient_clip": 0.3}),
 }
-REPLICATED = ("single-knn", "sliced-gaussian", "layerwise-semi_implicit", "map")
+WHOLE = {
+    "map": Case(METHODS["map"], optimizer={"gradient_clip": 0.3}),
+    "dropout": Case(METHODS["dropout"]),
+    "bbb": Case(METHODS["bbb"], optimizer={"gradient_clip": 0.3}),
+    "bbb-local": Case(METHODS["bbb"] | {"estimator": "local"}),
+    "bbb-flipout": Case(METHODS["bbb"] | {"estimator": "flipout", "likelihood": "log_mean"}),
+}
+CASES |= WHOLE
+REPLICATED = ("single-knn", "sliced-gaussian", "layerwise-semi_implicit", *WHOLE)
 """What two workers train without shards, too."""
 
 
 def jobs(size: int) -> list[tuple[str, int]]:
     """Names of cases, and the shards that `size` workers make."""
     if size == 2:
-        return [(name, 2) for name in CASES if name != "map"] + [(name, 1) for name in REPLICATED]
-    return [(name, shards) for name in CASES for shards in (1, 2, 4) if name != "map" or shards == 1]
+        return [(name, 2) for name in CASES if name not in WHOLE] + [(name, 1) for name in REPLICATED]
+    return [(name, shards) for name in CASES for shards in (1, 2, 4) if name not in WHOLE or shards == 1]
 
 
 GOING_ON = {
@@ -198,7 +205,7 @@ class Group:
 
     def predict(self) -> None:
         for name, shards in itertools.product(METHODS, (1, 2, 4)):
-            if shards > (1 if name == "map" else self.size):
+            if shards > (1 if name in UNSPLIT else self.size):
                 continue
             trainer = Trainer(experiment(name), small_task(), workers_with(shards))
             found = {key: predicted(trainer, *key) for key in PREDICTED}

@@ -8,7 +8,13 @@ from bbh_dist.config import Experiment
 from bbh_dist.noise import keyed_generator
 from bbh_dist.tasks import Split, Task
 
-METHODS: dict[str, dict[str, Any]] = {"map": {"name": "map", "kl_weight": 0.3}} | {
+UNSPLIT: dict[str, dict[str, Any]] = {
+    "map": {"name": "map", "kl_weight": 0.3},
+    "dropout": {"name": "dropout", "rate": 0.4, "kl_weight": 0.3},
+    "bbb": {"name": "bbb", "initial_stddev": 0.3, "likelihood_samples": 2, "kl_weight": 0.3},
+}
+"""Methods whose weight samples are not split into parts."""
+METHODS = UNSPLIT | {
     kind: {
         "name": "bbh",
         "generator": {"kind": kind, "hidden": [6], "noise_dim": 3},
