@@ -5,7 +5,7 @@ samples and two workers with two draw the same weights, and a resumed run draws 
 """
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 
@@ -14,6 +14,11 @@ from torch import Tensor
 
 BLOCK = 1 << 16
 """Numbers under one key. Whoever needs some of them draws the blocks they lie in, and no others."""
+SMALL_BLOCK = 1 << 13
+"""The same in endless rows of numbers, of which a share of a batch needs a part that begins and ends anywhere."""
+_INTEGERS_PER_WORD = 4
+INTEGERS = 1 << 16
+"""Values of a random integer."""
 
 
 def keyed_generator(*key: int | str, device: torch.device | str = "cpu") -> torch.Generator:
@@ -54,22 +59,26 @@ class Noise:
         With `part` only those columns, the same numbers as in the whole.
         """
         part = range(size) if part is None else part
-        result = torch.empty(len(self.samples), len(part), device=self.device, dtype=self.dtype)
-        if not part or result.is_meta:  # on the meta device a tensor is its shape
-            return result
-        blocks = range(part.start // BLOCK, -(-part.stop // BLOCK))
-        jobs = [(row, index, block) for index, row in enumerate(result) for block in blocks]
+        return self._filled(self._empty(len(part)), name, part, BLOCK, size, torch.Tensor.normal_)
 
-        def fill(job: tuple[Tensor, int, int]) -> None:
-            row, index, block = job
-            self._fill_block(row, name, self.samples[index], block, size, part)
+    def endless_normal(self, name: str, part: range) -> Tensor:
+        """Standard normal numbers (S, len(part)), cut from an endless row of them for each sample."""
+        return self._filled(self._empty(len(part)), f"{name}/normal", part, SMALL_BLOCK, None, torch.Tensor.normal_)
 
-        if len(blocks) > 1 and self.device.type == "cpu" and torch.get_num_threads() > 1:
-            list(_threads.map(fill, jobs))
-        else:
-            for job in jobs:
-                fill(job)
-        return result
+    def endless_integers(self, name: str, part: range) -> Tensor:
+        """Random 16-bit integers (S, len(part)), each value as likely, cut from an endless row for each sample.
+
+        Each is a quarter of a generator's word, where a uniform number takes a whole one and a conversion.
+        """
+        words = range(part.start // _INTEGERS_PER_WORD, -(-part.stop // _INTEGERS_PER_WORD))
+        result = torch.empty(len(self.samples), len(words), device=self.device, dtype=torch.int64)
+        self._filled(result, f"{name}/words", words, SMALL_BLOCK, None, _fill_with_bits)
+        start = part.start - words.start * _INTEGERS_PER_WORD
+        return result.view(torch.int16)[:, start : start + len(part)]
+
+    def some(self, places: range) -> "Noise":
+        """The noise of the samples at these places of the row."""
+        return replace(self, samples=self.samples[places.start : places.stop])
 
     def places(self, name: str, count: int, total: int) -> Tensor:
         """Some of `total` places in rising order (count,), on the CPU: one out of each of `count` equal stretches.
@@ -89,15 +98,73 @@ class Noise:
         """The noise of `count` other samples of the same step, numbered from `first`."""
         return replace(self, samples=range(first, first + count))
 
-    def _fill_block(self, row: Tensor, name: str, sample: int, block: int, size: int, part: range) -> None:
+    def _empty(self, columns: int) -> Tensor:
+        return torch.empty(len(self.samples), columns, device=self.device, dtype=self.dtype)
+
+    def _filled(self, result: Tensor, name: str, part: range, block: int, size: int | None, draw: "Draw") -> Tensor:
+        """The result (S, len(part)), filled with columns that are drawn in blocks, the last of `size` cut short."""
+        if not part or result.is_meta:  # on the meta device a tensor is its shape
+            return result
+        blocks = range(part.start // block, -(-part.stop // block))
+        jobs = [(row, sample, number) for row, sample in zip(result, self.samples, strict=True) for number in blocks]
+
+        def fill(jobs: list[tuple[Tensor, int, int]]) -> None:
+            for row, sample, number in jobs:
+                stop = (number + 1) * block
+                whole = range(number * block, stop if size is None else min(size, stop))
+                self._fill_block(row, name, sample, number, whole, part, draw)
+
+        threads = torch.get_num_threads() if self.device.type == "cpu" and result.numel() > BLOCK else 1
+        list(map(fill, [jobs]) if threads == 1 else _threads.map(fill, [jobs[i::threads] for i in range(threads)]))
+        return result
+
+    def _fill_block(
+        self, row: Tensor, name: str, sample: int, number: int, whole: range, part: range, draw: "Draw"
+    ) -> None:
         """Write the numbers of a block that lie in the part to their places in a row."""
-        key: list[int | str] = [self.seed, self.purpose, self.step, sample, name, *([block] if block else [])]
+        key: list[int | str] = [self.seed, self.purpose, self.step, sample, name, *([number] if number else [])]
         generator = keyed_generator(*key, device=self.device)
-        first, last = block * BLOCK, min(size, (block + 1) * BLOCK)
-        start, stop = max(first, part.start), min(last, part.stop)
+        start, stop = max(whole.start, part.start), min(whole.stop, part.stop)
         target = row[start - part.start : stop - part.start]
-        if stop - start == last - first:
-            target.normal_(generator=generator)
+        if stop - start == len(whole):
+            draw(target, generator=generator)
         else:
-            whole = torch.empty(last - first, device=self.device, dtype=self.dtype).normal_(generator=generator)
-            target.copy_(whole[start - first : stop - first])
+            drawn = draw(row.new_empty(len(whole)), generator=generator)
+            target.copy_(drawn[start - whole.start : stop - whole.start])
+
+
+@dataclass(frozen=True)
+class ExampleNoise:
+    """Noise of its own for every example of a share, keyed by the example's place; `first` is that of the first one.
+
+    Nothing depends on where shares begin and end. Legend: S weight samples, B examples.
+    """
+
+    noise: Noise
+    first: int
+
+    def normal(self, name: str, examples: int, size: int) -> Tensor:
+        """Standard normal numbers (S, B, size)."""
+        return self.noise.endless_normal(name, self._part(examples, size)).unflatten(1, (examples, size))
+
+    def coins(self, name: str, examples: int, size: int, ones: int) -> Tensor:
+        """0 or 1, (S, B, size), each 1 with a probability of `ones` / 65,536; `ones` is at least 1."""
+        integers = self.noise.endless_integers(name, self._part(examples, size)).unflatten(1, (examples, size))
+        # Compared into floating-point numbers: products with booleans take several times as long.
+        result = torch.empty(integers.shape, device=self.noise.device, dtype=self.noise.dtype)
+        return torch.le(integers, ones - INTEGERS // 2 - 1, out=result)
+
+    def signs(self, name: str, examples: int, size: int) -> Tensor:
+        """1 or -1, (S, B, size), both alike."""
+        return self.coins(name, examples, size, INTEGERS // 2).mul_(2).sub_(1)
+
+    def _part(self, examples: int, size: int) -> range:
+        return range(self.first * size, (self.first + examples) * size)
+
+
+Draw = Callable[..., Tensor]
+"""Fills a tensor in place with what a generator gives, and returns it."""
+
+
+def _fill_with_bits(words: Tensor, generator: torch.Generator) -> Tensor:
+    return words.random_(-(1 << 63), None, generator=generator)

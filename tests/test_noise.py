@@ -3,8 +3,9 @@ from dataclasses import replace
 
 import pytest
 import torch
+from torch import Tensor
 
-from bbh_dist.noise import Noise, keyed_generator
+from bbh_dist.noise import ExampleNoise, Noise, keyed_generator
 
 NOISE = Noise(seed=3, purpose="train", step=7, samples=range(4))
 
@@ -132,3 +133,67 @@ def test_samples_and_neighbouring_steps_are_uncorrelated() -> None:
     rows = torch.cat([replace(NOISE, step=step).normal("z", 50_000) for step in (7, 8)])
     off_diagonal = torch.corrcoef(rows) - torch.eye(8)
     assert off_diagonal.abs().max().item() < 0.02
+
+
+WORDS = 4 * 8192  # integers under one key
+
+
+@pytest.mark.parametrize(("kind", "block"), [("endless_integers", WORDS), ("endless_normal", WORDS // 4)])
+def test_parts_of_endless_rows_are_columns_of_longer_parts(kind: str, block: int, threads: int) -> None:
+    draw = getattr(replace(NOISE, samples=(5, 2)), kind)
+    whole = draw("mask", range(9 * block))
+    borders = [place + shift for place in (0, block, 7 * block) for shift in (0, 1, 2, 3, 7)]
+    for part in [range(start, stop) for start in borders for stop in borders if start <= stop]:
+        found = draw("mask", part)
+        assert found.shape == (2, len(part))
+        assert torch.equal(found, whole[:, part.start : part.stop]), part
+
+
+def test_integers_take_every_value_alike() -> None:
+    """n = 1.3 million in 64 bins of 20,480: chi-squared with 63 degrees of freedom, 5 standard deviations above."""
+    drawn = NOISE.endless_integers("mask", range(10 * WORDS)).double()
+    counts = torch.histc(drawn, 64, -(2**15), 2**15)
+    assert ((counts - 20_480) ** 2 / 20_480).sum().item() < 63 + 5 * (2 * 63) ** 0.5
+    assert (drawn.min(), drawn.max()) == (-(2**15), 2**15 - 1)
+
+
+@pytest.mark.parametrize("change", [{"seed": 4}, {"purpose": "val"}, {"step": 8}, {"samples": range(4, 8)}])
+def test_each_part_of_the_key_decides_integers(change: dict) -> None:
+    """n = 200 pairs, each alike with probability 1 / 65,536."""
+    assert (
+        replace(NOISE, **change).endless_integers("a", range(50)) == NOISE.endless_integers("a", range(50))
+    ).sum() < 3
+    assert (NOISE.endless_integers("a", range(50)) == NOISE.endless_integers("b", range(50))).sum() < 3
+
+
+@pytest.mark.parametrize("kind", ["normal", "coins", "signs"])
+@pytest.mark.parametrize("size", [3, 700])
+def test_an_examples_noise_is_that_of_its_place(kind: str, size: int) -> None:
+    """Shares begin and end anywhere, also in other blocks."""
+
+    def drawn(first: int, examples: int) -> Tensor:
+        settings = (1000,) if kind == "coins" else ()
+        return getattr(ExampleNoise(NOISE, first), kind)("a", examples, size, *settings)
+
+    whole = drawn(0, 200)
+    assert whole.shape == (4, 200, size)
+    for first, examples in ((0, 1), (0, 199), (1, 93), (94, 106), (199, 1), (7, 0)):
+        assert torch.equal(drawn(first, examples), whole[:, first : first + examples])
+
+
+@pytest.mark.parametrize("ones", [1, 20_000, 32_768, 65_535, 65_536])
+def test_coins_are_1_with_their_probability(ones: int) -> None:
+    """n = 400,000; tolerance 5 standard errors."""
+    coins = ExampleNoise(replace(NOISE, dtype=torch.float64), 3).coins("a", 100, 1000, ones)
+    assert coins.dtype == torch.float64
+    assert bool(((coins == 0) | (coins == 1)).all())
+    p = ones / 65_536
+    assert coins.mean().item() == pytest.approx(p, abs=5 * (p * (1 - p) / coins.numel()) ** 0.5)
+
+
+def test_signs_are_uncorrelated_between_examples_and_samples() -> None:
+    """n = 10,000 per pair: standard error 0.01, tolerance 4.5 of them for 66 pairs."""
+    signs = ExampleNoise(NOISE, 0).signs("a", 3, 10_000).view(12, -1)
+    assert bool((signs.abs() == 1).all())
+    assert (torch.corrcoef(signs) - torch.eye(12)).abs().max().item() < 0.045
+    assert signs.mean(1).abs().max().item() < 0.045

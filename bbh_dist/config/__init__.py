@@ -6,8 +6,10 @@ from bbh_dist.config.load import load_experiment, load_space, override, to_yaml
 from bbh_dist.config.measures import MEASURES, Kind, Measure, measures_of
 from bbh_dist.config.methods import (
     Anneal,
+    BbbMethod,
     BbhMethod,
     Discriminator,
+    DropoutMethod,
     Generator,
     MapMethod,
     MethodConfig,
@@ -19,10 +21,12 @@ from bbh_dist.config.space import Final, Objective, Parameter, Sampler, Schedule
 __all__ = [
     "MEASURES",
     "Anneal",
+    "BbbMethod",
     "BbhMethod",
     "ConfigError",
     "DataError",
     "Discriminator",
+    "DropoutMethod",
     "EarlyStop",
     "Evaluation",
     "Experiment",

@@ -1,14 +1,16 @@
 """KL(q || p) in nats, from weight samples; nothing here divides by the number of data."""
 
 from bbh_dist.divergences.discriminator import Discriminator, pick
-from bbh_dist.divergences.gaussian import gaussian_kl, gaussian_moment_kl
+from bbh_dist.divergences.gaussian import factorised_gaussian_kl, gaussian_kl, gaussian_moment_kl, gaussian_samples
 from bbh_dist.divergences.knn import knn_kl, knn_marginal_kl
 from bbh_dist.divergences.semi_implicit import semi_implicit_kl
 
 __all__ = [
     "Discriminator",
+    "factorised_gaussian_kl",
     "gaussian_kl",
     "gaussian_moment_kl",
+    "gaussian_samples",
     "knn_kl",
     "knn_marginal_kl",
     "pick",

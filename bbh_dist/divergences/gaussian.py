@@ -5,9 +5,11 @@ Legend: S weight samples, D weights. All results are in nats and not divided by 
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 
 def gaussian_kl(mean_SD: Tensor, log_stddev: Tensor, prior_stddev: float) -> Tensor:
@@ -25,6 +27,56 @@ def gaussian_kl_of_norms(square_S: Tensor, weights: int, log_stddev: Tensor, pri
     spread = 0.5 * (ratio - 1) - (log_stddev - math.log(prior_stddev))
     spread = spread.sum() if log_stddev.dim() else weights * spread
     return spread + square_S / (2 * prior_stddev**2)
+
+
+def factorised_gaussian_kl(mean_D: Tensor, log_stddev_D: Tensor, prior_stddev: float) -> Tensor:
+    """KL(N(mean, diag(stddev^2)) || N(0, prior_stddev^2 I)) in nats, summed over D; shape ().
+
+    Source: Kingma & Welling 2014, appendix B, for a general prior scale.
+    """
+    return _factorised_gaussian_kl(mean_D, log_stddev_D, log_stddev_D.exp(), prior_stddev)
+
+
+def gaussian_samples(
+    mean_D: Tensor, log_stddev_D: Tensor, eps_SD: Tensor, prior_stddev: float
+) -> tuple[Tensor, Tensor]:
+    """Samples mean + stddev * eps (S, D) and the same KL, in few passes over the weights.
+
+    The gradients of both meet on the way back, where autograd would make a vector for each operation.
+    """
+    samples, kl = _GaussianSamples.apply(mean_D, log_stddev_D, eps_SD, prior_stddev)
+    return samples, kl
+
+
+def _factorised_gaussian_kl(mean_D: Tensor, log_stddev_D: Tensor, stddev_D: Tensor, prior_stddev: float) -> Tensor:
+    squares = torch.dot(mean_D, mean_D) + torch.dot(stddev_D, stddev_D)
+    constant = mean_D.numel() * (math.log(prior_stddev) - 0.5)
+    return squares / (2 * prior_stddev**2) - log_stddev_D.sum() + constant
+
+
+class _GaussianSamples(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, mean: Tensor, log_stddev: Tensor, eps: Tensor, prior_stddev: float) -> tuple[Tensor, Tensor]:
+        stddev = log_stddev.exp()
+        ctx.save_for_backward(mean, stddev, eps)
+        ctx.prior_stddev = prior_stddev
+        kl = _factorised_gaussian_kl(mean, log_stddev, stddev, prior_stddev)
+        return torch.addcmul(mean, stddev, eps), kl
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, of_samples: Tensor, of_kl: Tensor) -> tuple[Tensor, Tensor, None, None]:
+        """d KL / d mean = mean / prior_stddev^2, d KL / d log_stddev = stddev^2 / prior_stddev^2 - 1."""
+        mean, stddev, eps = ctx.saved_tensors
+        pull = of_kl / ctx.prior_stddev**2
+        of_mean = torch.addcmul(_sum_over_samples(of_samples), mean, pull)
+        of_log_stddev = _sum_over_samples(of_samples * eps)
+        of_log_stddev.addcmul_(stddev, pull).mul_(stddev).sub_(of_kl)
+        return of_mean, of_log_stddev, None, None
+
+
+def _sum_over_samples(values_SD: Tensor) -> Tensor:
+    return values_SD.squeeze(0) if len(values_SD) == 1 else values_SD.sum(0)
 
 
 def gaussian_moment_kl(samples: Sequence[Tensor], prior_stddev: float) -> Tensor:

@@ -1,11 +1,14 @@
 """Maximum a posteriori: the point estimate that every posterior is compared with."""
 
+from collections.abc import Iterable
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
-from bbh_dist.config import MapMethod
+from bbh_dist.config import DropoutMethod, MapMethod
 from bbh_dist.methods.method import Method
-from bbh_dist.networks import Network, sampled_layers
+from bbh_dist.networks import Layer, Network, TensorSpec, sampled_layers
 from bbh_dist.noise import Noise
 from bbh_dist.sharding import ALONE, SampleShare, Shards
 
@@ -18,32 +21,39 @@ class MAP(Method):
 
     point_estimate = True
 
-    def __init__(self, config: MapMethod, network: Network, generator: torch.Generator, shards: Shards = ALONE) -> None:
+    def __init__(
+        self, config: MapMethod | DropoutMethod, network: Network, generator: torch.Generator, shards: Shards = ALONE
+    ) -> None:
         super().__init__()
         self.shards = shards
         self.prior_stddev = config.prior_stddev
         self.network = network
         self.kernels = [tensor.is_kernel for tensor in network.tensors]
-        self.weights = nn.ParameterList(
-            nn.Parameter(
-                torch.randn(tensor.shape, generator=generator) * tensor.scale
-                if tensor.is_kernel
-                else torch.zeros(tensor.shape)
-            )
-            for tensor in network.tensors
-        )
+        self.weights = nn.ParameterList(initial_weights(network.tensors, generator))
 
-    def draw(self, noise: Noise) -> None:
+    def draw(self, noise: Noise) -> Any:
         """Nothing: a point estimate has one sample, whatever the noise."""
 
-    def forward(self, inputs: Tensor, drawn: None, samples: SampleShare | None = None, first: int = 0) -> Tensor:
+    def forward(self, inputs: Tensor, drawn: Any, samples: SampleShare | None = None, first: int = 0) -> Tensor:
         """Logits (1, B, C) of inputs (B, ...)."""
+        return self.network(self.layers(), inputs[None])
+
+    def layers(self) -> Layer:
+        """The layers with this estimate's weights."""
         tensors = self.network.tensors
         flat = self.shards.weights([weight.view(1, -1) for weight in self.weights], [[t.size for t in tensors]])
         weights = {tensor.name: part.unflatten(1, tensor.shape) for tensor, part in zip(tensors, flat, strict=True)}
-        return self.network(sampled_layers(self.network.layers, weights), inputs[None])
+        return sampled_layers(self.network.layers, weights)
 
-    def divergence(self, drawn: None) -> Tensor:
+    def divergence(self, drawn: Any) -> Tensor:
         """Sum of squared kernel weights / (2 prior_stddev^2), nats."""
         squares = [weight.square().sum() for weight, kernel in zip(self.weights, self.kernels, strict=True) if kernel]
         return torch.stack(squares).sum() / (2 * self.prior_stddev**2)
+
+
+def initial_weights(tensors: Iterable[TensorSpec], generator: torch.Generator) -> list[Tensor]:
+    """Weights of a fresh network: kernels from N(0, 2 / fan_in) (He), biases 0."""
+    return [
+        torch.randn(tensor.shape, generator=generator) * tensor.scale if tensor.is_kernel else torch.zeros(tensor.shape)
+        for tensor in tensors
+    ]

@@ -20,11 +20,10 @@ from torch import Tensor, nn
 from bbh_dist.config import MnfMethod
 from bbh_dist.flows import Flows
 from bbh_dist.methods.auxiliary import LOG_ROOT_2PI, AuxiliaryPosterior
-from bbh_dist.methods.local import local_layers
 from bbh_dist.methods.method import Method
 from bbh_dist.methods.multipliers import Multiplied
-from bbh_dist.networks import Layer, Network, sampled_layers
-from bbh_dist.noise import Noise
+from bbh_dist.networks import Layer, Network, local_layers, sampled_layers
+from bbh_dist.noise import ExampleNoise, Noise
 from bbh_dist.sharding import ALONE, SampleShare, Shards
 
 
@@ -136,7 +135,9 @@ class MultiplicativeNormalizingFlows(Method):
     def _local_layers(self, moments: Moments, first: int) -> Layer:
         pairs = zip(moments.means, moments.stddevs, strict=True)
         variances = self._named([stddev.square().expand_as(mean) for mean, stddev in pairs])
-        return local_layers(self.network.layers, self._named(moments.means), variances, moments.noise, first)
+        return local_layers(
+            self.network.layers, self._named(moments.means), variances, ExampleNoise(moments.noise, first).normal
+        )
 
     def _weights(self, moments: Moments) -> dict[str, Tensor]:
         """Weight samples (S, *shape)."""

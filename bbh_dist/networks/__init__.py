@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from torch import Tensor
 
 from bbh_dist.networks.batch_statistics import BatchNormalisation, ReferenceNormalisation
+from bbh_dist.networks.estimators import flipout_layers, local_layers
 from bbh_dist.networks.layers import Conv2d, Dense, LayerSpec, TensorSpec
 from bbh_dist.networks.lenet import LeNet
 from bbh_dist.networks.mlp import MLP
@@ -33,6 +34,8 @@ __all__ = [
     "WideResNet",
     "build_network",
     "build_normalisation",
+    "flipout_layers",
+    "local_layers",
     "sampled_layers",
 ]
 

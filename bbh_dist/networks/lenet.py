@@ -27,6 +27,7 @@ class LeNet(Network):
             "dense1": Dense(features, 500),
             "dense2": Dense(500, classes),
         }
+        self.dropped = ("conv2", "dense1", "dense2")
 
     def __call__(self, layer: Layer, x: Tensor) -> Tensor:
         """Logits (S, B, C) of images (S or 1, B, channels, height, width)."""

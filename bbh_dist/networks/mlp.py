@@ -16,6 +16,7 @@ class MLP(Network):
     def __init__(self, input_shape: Sequence[int], classes: int, hidden: Sequence[int] = (100,)) -> None:
         units = [math.prod(input_shape), *hidden, classes]
         self.layers = {f"dense{i + 1}": Dense(units[i], units[i + 1]) for i in range(len(units) - 1)}
+        self.dropped = tuple(self.layers)[1:]
 
     def __call__(self, layer: Layer, x: Tensor) -> Tensor:
         """Logits (S, B, C) of inputs (S or 1, B, ...)."""

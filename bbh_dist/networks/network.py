@@ -20,6 +20,8 @@ class Network(ABC):
     """
 
     layers: dict[str, LayerSpec]
+    dropped: tuple[str, ...]
+    """The layers whose inputs dropout acts on."""
     normalisation: Normalisation = GroupNormalisation()
     """Between layers, where the network has it."""
 

@@ -61,6 +61,7 @@ class ResidualNetwork(Network):
         for block in self.blocks:
             self.layers |= block.layers
         self.layers["dense"] = Dense(stage_channels[-1], classes)
+        self.dropped = tuple(f"{block.name}.conv2" for block in self.blocks)  # as in Zagoruyko & Komodakis 2016, 2.4
 
 
 def _blocks(inputs: int, stage_channels: Sequence[int], blocks_per_stage: int) -> list[Block]:

@@ -1,10 +1,10 @@
 """Layers whose weights are samples: S weight samples in one call, activations (S, B, ...).
 
-A sample axis of 1 in the input means that all samples share it. The way is chosen for the device, by measurement
-(2 CPU cores, LeNet's convolutions, S = 5, B = 100, forward and backward): a loop over samples 58 ms, grouped
-convolution 83 ms, unfold and batched matrix product 203 ms, the loop with channels-last images 33 ms. Dense layers:
-batched product 36 ms against a loop's 101 ms at S = 20. On CUDA one grouped convolution replaces S small kernels
-(not measured yet).
+A sample axis of 1 means that all samples share the input, or the weights. The way is chosen for the device, by
+measurement (2 CPU cores, LeNet's convolutions, S = 5, B = 100, forward and backward): a loop over samples 58 ms,
+grouped convolution 83 ms, unfold and batched matrix product 203 ms, the loop with channels-last images 33 ms. Dense
+layers: batched product 36 ms against a loop's 101 ms at S = 20. On CUDA one grouped convolution replaces S small
+kernels (not measured yet).
 """
 
 from collections.abc import Mapping
@@ -18,7 +18,7 @@ from bbh_dist.networks.network import Layer
 
 
 def sampled_layers(layers: Mapping[str, LayerSpec], weights: Mapping[str, Tensor]) -> Layer:
-    """The function `layer(name, x)` over weight samples, each tensor (S, *shape), named `LAYER.weight` or `.bias`."""
+    """The function `layer(name, x)` over weight samples, each tensor (S or 1, *shape), named LAYER.weight or .bias."""
 
     def layer(name: str, x: Tensor) -> Tensor:
         spec, kernel = layers[name], weights[f"{name}.weight"]
@@ -33,13 +33,16 @@ def sampled_layers(layers: Mapping[str, LayerSpec], weights: Mapping[str, Tensor
 def dense(x: Tensor, weight_SOI: Tensor, bias_SO: Tensor) -> Tensor:
     """(S, B, O) of inputs (S or 1, B, I)."""
     if weight_SOI.shape[0] == 1:
-        return F.linear(x, weight_SOI[0], bias_SO[0])
+        # Squeezed, not indexed: the gradient of an index is a copy in zeros.
+        return F.linear(x, weight_SOI.squeeze(0), bias_SO.squeeze(0))
     return torch.baddbmm(bias_SO[:, None], x.expand(weight_SOI.shape[0], -1, -1), weight_SOI.mT)
 
 
 def conv2d(x: Tensor, weight_SOCKK: Tensor, bias_SO: Tensor | None = None, stride: int = 1, padding: int = 0) -> Tensor:
     """(S, B, O, H', W') of inputs (S or 1, B, C, H, W)."""
     samples = weight_SOCKK.shape[0]
+    if samples == 1 and x.shape[0] > 1:
+        return _shared_conv2d(x, weight_SOCKK, bias_SO, stride, padding)
     if x.device.type == "cuda":
         return _grouped_conv2d(x, weight_SOCKK, bias_SO, stride, padding)
     # Unbound, not indexed: the gradient of an index is as large as all samples together.
@@ -56,6 +59,13 @@ def conv2d(x: Tensor, weight_SOCKK: Tensor, bias_SO: Tensor | None = None, strid
 def max_pool(x: Tensor, size: int) -> Tensor:
     """(S, B, C, H / size, W / size) maxima of (S, B, C, H, W)."""
     return F.max_pool2d(x.flatten(0, 1), size).unflatten(0, x.shape[:2])
+
+
+def _shared_conv2d(x: Tensor, weight_1OCKK: Tensor, bias_1O: Tensor | None, stride: int, padding: int) -> Tensor:
+    bias = None if bias_1O is None else bias_1O.squeeze(0)
+    images = x.flatten(0, 1) if x.device.type == "cuda" else _channels_last(x.flatten(0, 1))
+    result = F.conv2d(images, weight_1OCKK.squeeze(0), bias, stride, padding)
+    return result.unflatten(0, x.shape[:2])
 
 
 def _channels_last(images_BCHW: Tensor) -> Tensor:

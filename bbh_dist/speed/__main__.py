@@ -13,7 +13,7 @@ from bbh_dist.config import ConfigError, Mistake
 from bbh_dist.speed import options
 
 _COMMANDS = {
-    "step": "time and memory of a training step: BbH's generators beside MAP, and what the machine allows at best",
+    "step": "time and memory of a training step: every method beside MAP, and what the machine allows at best",
     "shard": "several workers: sharded weight sampling beside DistributedDataParallel, time and bytes on the wire",
     "predict": "predictions with sampled weights beside the bare network's forward pass",
     "search": "what a study adds to its training runs",

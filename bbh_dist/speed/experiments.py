@@ -6,9 +6,10 @@ import torch
 from torch import Tensor
 
 from bbh_dist.config import ConfigError, Experiment, Mistake
+from bbh_dist.config.methods import METHODS
 from bbh_dist.networks import build_network
 from bbh_dist.noise import keyed_generator
-from bbh_dist.speed.options import numbers
+from bbh_dist.speed.options import LAYERWISE_ADAM, numbers
 from bbh_dist.tasks import Categorical, Split, Task
 from bbh_dist.training import Trainer
 
@@ -16,7 +17,7 @@ SHAPE, CLASSES = (1, 28, 28), 10
 _TRAINING_EXAMPLES = 6_000
 """More than a cache holds; a step sees `batch_size` of them."""
 
-LAYERWISE_ADAM, LAYERWISE_PLAIN = "bbh-layerwise-adam", "bbh-layerwise-plain"
+LAYERWISE_PLAIN = "bbh-layerwise-plain"
 
 
 def images(count: int) -> Tensor:
@@ -42,9 +43,10 @@ def batch(trainer: Trainer, number: int) -> Tensor:
 def experiment(
     name: str, *, network: str = "lenet", hidden: str = "64,256,512", batch_size: int = 100, **method: Any
 ) -> Experiment:
-    """The experiment of a row's name; `method` has settings of BbH, which MAP ignores.
+    """The experiment of a row's name: a method's with its defaults, or BbH's with one of its generators.
 
-    Every method has its own default optimiser: the paper's BbH used RMSProp, here the layer-wise one does.
+    `method` has settings of BbH; other methods take those that they have, too. Every method has its own default
+    optimiser: the paper's BbH used RMSProp, here the layer-wise one does.
 
     Raises:
         ConfigError: the network is unknown or does not take such images.
@@ -54,11 +56,14 @@ def experiment(
     if kind == "layerwise":
         optimizer = {"name": "adam" if name == LAYERWISE_ADAM else "rmsprop", "lr": 1e-4}
         optimizer["factored"] = name != LAYERWISE_PLAIN
-    bbh = {"name": "bbh", "generator": {"kind": kind, "hidden": sizes(hidden)}, **method}
+    if name in METHODS:
+        chosen = {"name": name} | {key: value for key, value in method.items() if key in METHODS[name].model_fields}
+    else:
+        chosen = {"name": "bbh", "generator": {"kind": kind, "hidden": sizes(hidden)}, **method}
     settings = {
         "task": "mnist",
         "network": network,
-        "method": bbh if name.startswith("bbh-") else {"name": name},
+        "method": chosen,
         "optimizer": optimizer,
         "batch_size": batch_size,
     }

@@ -7,6 +7,9 @@ from bbh_dist.config import ConfigError, Mistake
 
 DIVERGENCES = ("semi_implicit", "knn", "knn_marginal", "gaussian", "discriminator")
 GENERATORS = ("layerwise", "sliced", "single")
+LAYERWISE_ADAM = "bbh-layerwise-adam"
+CONTESTANTS = ("map", "dropout", "bbb", "mnf", "bbh-single", "bbh-sliced", "bbh-layerwise", LAYERWISE_ADAM)
+"""Rows of a step's measurement."""
 
 
 def add(parser: argparse.ArgumentParser, command: str) -> None:
@@ -24,6 +27,8 @@ def check(given: argparse.Namespace) -> None:
     for name in ("workers", "likelihood_samples"):
         if isinstance(text := getattr(given, name, None), str):
             setattr(given, name, _numbers(f"--{name.replace('_', '-')}", text))
+    if getattr(given, "methods", None):
+        given.methods = _contestants(given.methods)
     if getattr(given, "workers", None) and given.workers[0] != 1:
         _wrong("--workers", "must begin with 1, which the others are compared with", ",".join(map(str, given.workers)))
     largest = {"threads": 1024, "repeats": 10_000, "batch_size": 60_000, "examples": 60_000, "samples": 10_000}
@@ -64,6 +69,8 @@ def _step(parser: argparse.ArgumentParser) -> None:
     add("--kl-samples", type=int, default=5, metavar="N", help="weight samples in the KL estimate (default: 5)")
     add("--likelihood-samples", default="1,5", metavar="N,N", help="settings to measure (default: 1,5)")
     add("--divergence", choices=DIVERGENCES, default="semi_implicit", help="(default: semi_implicit)")
+    help_ = f"rows to measure beside map (default: {','.join(CONTESTANTS[1:])})"
+    add("--methods", default=",".join(CONTESTANTS[1:]), metavar="NAME,...", help=help_)
     add("--plain", action="store_true", help="also layer-wise without factored updates (4 GB)")
 
 
@@ -104,6 +111,15 @@ def _numbers(flag: str, text: str) -> list[int]:
     if not all(part.isascii() and part.isdigit() and 1 <= int(part[:5]) <= 64 for part in text.split(",")):
         _wrong(flag, "must be numbers from 1 to 64 with commas between", text)
     return numbers(text)
+
+
+def _contestants(text: str) -> list[str]:
+    """The chosen rows in the order of all, behind the one that they are compared with."""
+    chosen = text.split(",")
+    for name in chosen:
+        if name not in CONTESTANTS:
+            _wrong("--methods", f"must be of {', '.join(CONTESTANTS)} with commas between", name)
+    return [name for name in CONTESTANTS if name in ("map", *chosen)]
 
 
 def settings(given: argparse.Namespace) -> dict[str, Any]:

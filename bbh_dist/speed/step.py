@@ -1,4 +1,4 @@
-"""Time and memory of a training step: BbH's generators beside MAP on the same network and batch."""
+"""Time and memory of a training step: every method beside MAP on the same network and batch."""
 
 import argparse
 import gc
@@ -31,7 +31,6 @@ COLUMNS = [
     column("memory", "peak_memory", size),
 ]
 GROUP = "likelihood_samples"
-_NAMES = ("map", "mnf", "bbh-single", "bbh-sliced", "bbh-layerwise", experiments.LAYERWISE_ADAM)
 _TURN = 3
 _STEPS_FOR_MEMORY = 3
 
@@ -50,7 +49,8 @@ def measure(given: argparse.Namespace) -> dict[str, Any]:
         "time: wall clock of Trainer.step, that is noise, weights, forward, divergence, backward, update; without "
         f"loading data; {_TURN} steps a turn, contestants in turns; x MAP is the median of the ratios within rounds",
         f"memory: most that a process of its own has held after {_STEPS_FOR_MEMORY} steps, of which the interpreter, "
-        f"torch and the data are {size(rows[0]['memory_before'])}; S: weight samples in the likelihood",
+        f"torch and the data are {size(rows[0]['memory_before'])}; S: weight samples in the likelihood, "
+        "where a method may have several",
         "x bound: the larger of bytes moved and operations, counted, at this machine's own best rates",
         "x plain MAP: LeNet with Adam as one writes it in plain torch, in turns with the others; "
         "peers' multiples are of such a step" + "".join(_plain_times(row) for row in rows if row["name"] == "map"),
@@ -83,7 +83,7 @@ def draw(rows: list[dict[str, Any]], path: Path) -> None:
 
 
 def _rows(given: argparse.Namespace, likelihood_samples: int, threads: int, told: Progress) -> list[dict[str, Any]]:
-    names = [*_NAMES, *([experiments.LAYERWISE_PLAIN] if given.plain else [])]
+    names = [*given.methods, *([experiments.LAYERWISE_PLAIN] if given.plain else [])]
     chosen = {
         name: experiments.experiment(
             name,

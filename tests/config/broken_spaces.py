@@ -76,7 +76,11 @@ BROKEN: list[tuple[str, bytes, tuple[str, ...]]] = [
     ("unknown nested key", _spoiled("noise_dim", "noise_dims"), (":5: base.method.generator.noise_dims", "noise_dim?")),
     ("unknown method key", _spoiled("name: bbh", "name: bbh\n    dropout: 1"), (":5: base.method.dropout", "known")),
     ("missing key", _spoiled("  task: digits5\n", ""), (":1: base.task: required key is missing",)),
-    ("missing method name", _spoiled("    name: bbh\n", ""), (":3: base.method.name: ", "missing, one of map, bbh")),
+    (
+        "missing method name",
+        _spoiled("    name: bbh\n", ""),
+        (":3: base.method.name: ", "missing, one of map, dropout"),
+    ),
     (
         "unknown searched key",
         _spoiled("optimizer.lr:", "optimiser.lr:"),
@@ -143,7 +147,8 @@ BROKEN: list[tuple[str, bytes, tuple[str, ...]]] = [
         _spoiled("optimizer.lr:\n    loguniform: [1e-4, 1e-1]", "method.name:\n    choice: [bbh, map]"),
         (
             ":13: search.method.name: ",
-            'the value "map" makes method.likelihood_samples wrong: only the bbh or',
+            'the value "map" makes method.likelihood_samples wrong: only the ',
+            " or bbh method has this key",
         ),
     ),
     (

@@ -1,3 +1,4 @@
+import re
 from pathlib import Path
 from typing import Any
 
@@ -6,8 +7,10 @@ from broken_spaces import VALID
 from pydantic import ValidationError
 
 from bbh_dist.config import (
+    BbbMethod,
     BbhMethod,
     ConfigError,
+    DropoutMethod,
     Experiment,
     MapMethod,
     SearchSpace,
@@ -180,6 +183,44 @@ def test_map_refuses_the_keys_of_bbh(tmp_path: Path, key: str) -> None:
     text = f"task: digits5\nmethod:\n  name: map\n  {key}: 5\n"
     line = message(experiment, tmp_path, text)
     assert line == f"{tmp_path}/file.yaml:4: method.{key}: only the bbh method has this key"
+
+
+def test_a_key_of_several_methods_names_them(tmp_path: Path) -> None:
+    line = message(experiment, tmp_path, MAP, "method.likelihood_samples=5")
+    assert re.search(r": method.likelihood_samples: only the bbb( or \w+)* or bbh method has this key$", line)
+
+
+@pytest.mark.parametrize(
+    ("method", "rule"),
+    [
+        ("{name: dropout, rate: 1.0}", "method.rate: must be less than or equal to 0.99, got 1.0"),
+        ("{name: dropout, rate: -0.1}", "method.rate: must be greater than or equal to 0, got -0.1"),
+        ("{name: dropout, rate: half}", 'method.rate: must be a number, got "half"'),
+        ("{name: dropout, likelihood_samples: 2}", "method.likelihood_samples: only the "),
+        (
+            "{name: bbb, estimator: locl}",
+            'method.estimator: must be one of reparameterised, local, flipout, got "locl" (did you mean local?)',
+        ),
+        ("{name: bbb, initial_log_variance: 11}", "method.initial_log_variance: must be less than or equal to 10"),
+        ("{name: bbb, initial_stddev: 0}", "method.initial_stddev: must be greater than or equal to 0.000001, got 0"),
+        (
+            "{name: bbb, initial_stddev: 0.2, initial_log_variance: -8}",
+            "method.initial_stddev: must not stand beside initial_log_variance, which says the same, got 0.2",
+        ),
+    ],
+)
+def test_settings_of_the_baselines_are_checked(tmp_path: Path, method: str, rule: str) -> None:
+    line = message(experiment, tmp_path, MAP, f"method={method}")
+    assert f": {rule}" in line
+
+
+def test_defaults_of_the_baselines_are_the_documented_ones(tmp_path: Path) -> None:
+    dropout = experiment(tmp_path, MAP, "method={name: dropout}").method
+    assert dropout == DropoutMethod(name="dropout", rate=0.5, prior_stddev=1.0)
+    bbb = experiment(tmp_path, MAP, "method={name: bbb}").method
+    assert isinstance(bbb, BbbMethod)
+    assert (bbb.estimator, bbb.initial_log_variance, bbb.initial_stddev) == ("reparameterised", -9.0, None)
+    assert bbb.likelihood_samples == 1
 
 
 def test_unknown_keys_below_a_method_name_those_of_that_method(tmp_path: Path) -> None:

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.distributions import Normal, kl_divergence
 
-from bbh_dist.divergences import gaussian_kl, gaussian_moment_kl
+from bbh_dist.divergences import factorised_gaussian_kl, gaussian_kl, gaussian_moment_kl, gaussian_samples
 
 PRIOR = 1.7
 
@@ -35,6 +35,36 @@ def test_is_zero_at_the_prior_and_nowhere_else() -> None:
     assert gaussian_kl(mean, at_prior, PRIOR).item() == pytest.approx(0, abs=1e-14)
     for moved, log_stddev in ((mean + 0.1, at_prior), (mean, at_prior + 0.1), (mean, at_prior - 0.1)):
         assert gaussian_kl(moved, log_stddev, PRIOR).item() > 0.005
+
+
+def parameters() -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Means (9,) off zero, log standard deviations (9,) on both sides of the prior's, and eps (4, 9)."""
+    generator = torch.Generator().manual_seed(5)
+    mean, log_stddev, eps = (torch.randn(*shape, generator=generator).double() for shape in ((9,), (9,), (4, 9)))
+    return (1.5 * mean + 0.8).requires_grad_(), log_stddev.requires_grad_(), eps
+
+
+def test_factorised_kl_equals_torch_distributions() -> None:
+    mean, log_stddev, _ = parameters()
+    truth = kl_divergence(Normal(mean, log_stddev.exp()), Normal(torch.zeros_like(mean), PRIOR)).sum()
+    found = factorised_gaussian_kl(mean, log_stddev, PRIOR)
+    torch.testing.assert_close(found, truth, rtol=1e-12, atol=0)
+    gradients = [torch.autograd.grad(value, [mean, log_stddev]) for value in (found, truth)]
+    torch.testing.assert_close(*gradients, rtol=1e-12, atol=1e-14)
+
+
+@pytest.mark.parametrize("samples", [1, 4])
+def test_samples_with_their_kl_are_what_autograd_makes_of_the_formulas(samples: int) -> None:
+    """Values, and the gradient of a function of both."""
+    mean, log_stddev, eps = parameters()
+    eps, weight = eps[:samples], torch.linspace(-1, 2, 9 * samples, dtype=torch.float64).view(samples, 9)
+    normal = Normal(mean, log_stddev.exp())
+    expected = mean + eps * normal.stddev, kl_divergence(normal, Normal(torch.zeros_like(mean), PRIOR)).sum()
+    found = gaussian_samples(mean, log_stddev, eps, PRIOR)
+    torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-14)
+    losses = [(weight * drawn.sin()).sum() + 0.3 * kl**2 for drawn, kl in (found, expected)]
+    gradients = [torch.autograd.grad(loss, [mean, log_stddev]) for loss in losses]
+    torch.testing.assert_close(*gradients, rtol=1e-11, atol=1e-13)
 
 
 @pytest.mark.parametrize("samples", [2, 3, 5])

@@ -19,7 +19,20 @@ from bbh_dist.training import Trainer
 GOLDEN = Path(__file__).with_name("golden.json")
 KINDS = ("single", "sliced", "layerwise")
 DIVERGENCES = ("semi_implicit", "knn", "knn_marginal", "gaussian", "discriminator")
-METHODS: dict[str, dict] = {"map": {"name": "map", "prior_stddev": 1.3}} | {
+METHODS: dict[str, dict] = {
+    "map": {"name": "map", "prior_stddev": 1.3},
+    "dropout": {"name": "dropout", "rate": 0.3, "prior_stddev": 1.3},
+    **{
+        f"bbb-{estimator}": {
+            "name": "bbb",
+            "estimator": estimator,
+            "initial_stddev": 0.4,
+            "prior_stddev": 1.3,
+            "likelihood_samples": 2,
+        }
+        for estimator in ("reparameterised", "local", "flipout")
+    },
+} | {
     f"bbh-{kind}-{divergence}": {
         "name": "bbh",
         "generator": {"kind": kind, "hidden": (6, 8), "noise_dim": 3},

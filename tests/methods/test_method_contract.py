@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from bbh_dist.config import BbhMethod, MapMethod, MethodConfig, MnfMethod
+from bbh_dist.config import BbbMethod, BbhMethod, DropoutMethod, MapMethod, MethodConfig, MnfMethod
 from bbh_dist.methods import Method, build_method
 from bbh_dist.networks import build_network
 from bbh_dist.noise import Noise, keyed_generator
@@ -89,6 +89,9 @@ class SinglePrecisionNoise(Noise):
     def normal(self, name: str, size: int, part: range | None = None) -> Tensor:
         return Noise(**vars(replace(self, dtype=torch.float32))).normal(name, size, part).double()
 
+    def endless_normal(self, name: str, part: range) -> Tensor:
+        return Noise(**vars(replace(self, dtype=torch.float32))).endless_normal(name, part).double()
+
 
 class TestMap(MethodContract):
     samples = 1
@@ -96,6 +99,18 @@ class TestMap(MethodContract):
     @pytest.fixture
     def config(self) -> MapMethod:
         return MapMethod(name="map", prior_stddev=1.7)
+
+
+class TestDropout(MethodContract):
+    @pytest.fixture
+    def config(self) -> DropoutMethod:
+        return DropoutMethod(name="dropout", rate=0.3, prior_stddev=1.7)
+
+
+class TestBayesByBackprop(MethodContract):
+    @pytest.fixture(params=["reparameterised", "local", "flipout"])
+    def config(self, request: pytest.FixtureRequest) -> BbbMethod:
+        return BbbMethod(name="bbb", estimator=request.param, initial_stddev=0.4, prior_stddev=1.7)
 
 
 class TestBayesByHypernet(MethodContract):

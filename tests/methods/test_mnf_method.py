@@ -10,10 +10,9 @@ from torch.distributions import Normal, kl_divergence
 
 from bbh_dist.config import MnfMethod
 from bbh_dist.methods import MultiplicativeNormalizingFlows
-from bbh_dist.methods.local import example_normal
 from bbh_dist.networks import Conv2d, Dense, Layer, LayerSpec, Network
 from bbh_dist.networks.mlp import MLP
-from bbh_dist.noise import Noise
+from bbh_dist.noise import ExampleNoise, Noise
 from bbh_dist.sharding import SampleShare
 
 PRIOR = 0.7
@@ -110,7 +109,7 @@ def test_local_training_draws_each_examples_activations() -> None:
     """Of a network of one layer: mean x z mu, variance x^2 sigma^2, with noise by the example's place."""
     method = built(MLP((5,), 3, ()), estimator="local")
     x, drawn = torch.randn(6, 5, dtype=torch.float64), method.draw(NOISE)
-    eps = example_normal(NOISE, "local/dense1", (3,), 10, 6)
+    eps = ExampleNoise(NOISE, 10).normal("dense1", 6, 3)
     for sample in range(4):
         (kernel, spread), (bias, bias_spread) = by_tensor(method, drawn.z[sample])
         expected = x @ kernel.mT + bias + (x.square() @ spread.square().mT + bias_spread.square()).sqrt() * eps[sample]

@@ -56,6 +56,21 @@ def test_mlp_flattens_inputs_and_has_the_named_hidden_units(name: str, hidden: l
     assert build_network(name, (1, 8, 8), 5).size == sum((units[i] + 1) * units[i + 1] for i in range(len(hidden) + 1))
 
 
+@pytest.mark.parametrize(
+    ("name", "dropped"),
+    [
+        ("lenet", ["conv2", "dense1", "dense2"]),
+        ("mlp:64-32", ["dense2", "dense3"]),
+        ("mlp", ["dense2"]),
+        ("wrn-10-1", [f"stage{stage}.block1.conv2" for stage in (1, 2, 3)]),
+        ("resnet18", [f"stage{stage}.block{block}.conv2" for stage in (1, 2, 3, 4) for block in (1, 2)]),
+    ],
+)
+def test_dropout_acts_where_the_paper_has_it(name: str, dropped: list[str]) -> None:
+    """After each convolution with its pooling and the first dense layer; between the convolutions of a unit."""
+    assert list(build_network(name, (3, 17, 32), 5).dropped) == dropped
+
+
 def test_scales_are_those_of_a_fresh_initialisation() -> None:
     scales = {tensor.name: tensor.scale for tensor in build_network("lenet", (1, 28, 28), 10).tensors}
     assert scales["conv2.weight"] == pytest.approx(math.sqrt(2 / 500))

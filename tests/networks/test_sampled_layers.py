@@ -36,6 +36,18 @@ def test_dense(shared: bool, samples: int) -> None:
     assert_same(dense(x, weight, bias), torch.stack(expected), [x, weight, bias])
 
 
+def test_samples_of_the_input_may_share_weights() -> None:
+    """As activations do that are random themselves, by dropout."""
+    x, weight, bias = normal(SAMPLES, 5, 4), normal(1, 6, 4, seed=1), normal(1, 6, seed=2)
+    expected = [F.linear(x[s], weight[0], bias[0]) for s in range(SAMPLES)]
+    assert_same(dense(x, weight, bias), torch.stack(expected), [x, weight, bias])
+    x, weight, bias = normal(SAMPLES, 5, 2, 7, 8), normal(1, 4, 2, 3, 3, seed=1), normal(1, 4, seed=2)
+    expected = [F.conv2d(x[s], weight[0], bias[0], 2, 1) for s in range(SAMPLES)]
+    assert_same(conv2d(x, weight, bias, 2, 1), torch.stack(expected), [x, weight, bias])
+    expected = [F.conv2d(x[s], weight[0]) for s in range(SAMPLES)]
+    assert_same(conv2d(x, weight), torch.stack(expected), [x, weight])
+
+
 @CONVOLUTIONS
 @SHARED
 @COUNTS

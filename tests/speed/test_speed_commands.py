@@ -12,8 +12,10 @@ from typing import Any
 import pytest
 
 from bbh_dist.command_line import run
+from bbh_dist.config import BbbMethod, DropoutMethod
+from bbh_dist.config.methods import METHODS
 from bbh_dist.costs import Machine
-from bbh_dist.speed import bounds, options, step
+from bbh_dist.speed import bounds, experiments, options, step
 from bbh_dist.speed.__main__ import main, parser
 
 SMALL = ("--hidden", "4")
@@ -59,14 +61,28 @@ def test_step_with_memory_of_processes_and_bounds_of_this_machine() -> None:
 
 def check_step(result: dict[str, Any]) -> dict[str, Any]:
     rows = {row["name"]: row for row in result["rows"]}
-    assert list(rows)[:6] == ["map", "mnf", "bbh-single", "bbh-sliced", "bbh-layerwise", "bbh-layerwise-adam"]
+    assert list(rows)[: len(options.CONTESTANTS)] == list(options.CONTESTANTS)
     assert rows["map"]["ratio"] == 1
-    assert [row["optimizer"] for row in rows.values()][:6] == ["adam", "adam", "adam", "adam", "rmsprop", "adam"]
+    rmsprop = [name for name, row in rows.items() if row["optimizer"] != "adam"]
+    assert rmsprop == [name for name in rows if name in ("bbh-layerwise", "bbh-layerwise-plain")]
     for row in rows.values():
         assert row["runs"] >= 3
         assert row["bound_ratio"] == pytest.approx(row["median"] / row["bound"])
         assert row["peak_memory"] > row["memory_before"]
     return rows
+
+
+def test_a_row_is_a_methods_experiment_with_its_defaults_and_the_samples_that_it_may_have() -> None:
+    chosen = {name: experiments.experiment(name, likelihood_samples=3, kl_samples=4).method for name in METHODS}
+    assert {name: method.name for name, method in chosen.items()} == {name: name for name in METHODS}
+    assert chosen["dropout"] == DropoutMethod(name="dropout")
+    assert chosen["bbb"] == BbbMethod(name="bbb", likelihood_samples=3)
+
+
+def test_the_methods_of_a_step_are_chosen_in_the_order_of_all() -> None:
+    given = parser().parse_args(["step", "--methods", "bbb,dropout"])
+    options.check(given)
+    assert given.methods == ["map", "dropout", "bbb"]
 
 
 def test_predict() -> None:
@@ -131,6 +147,7 @@ def _children(pid: int) -> list[int]:
         ("step --likelihood-samples 1,x", "--likelihood-samples: must be numbers"),
         ("step --hidden 3,,4", "--hidden: must be numbers"),
         ("step --network lenot", "lenot"),
+        ("step --methods bbb,bab", "--methods: must be of map, dropout, bbb"),
         ("step --kl-samples 1", "--kl-samples: must be from 2"),
         ("shard --workers 2", "--workers: must begin with 1"),
         ("predict --json no/where.json", "--json: cannot be written"),

@@ -94,32 +94,26 @@ CASES: dict[str, Case] = dict(crossed()) | {
     "layerwise-adam": Case(bbh("layerwise", kl_samples=3, likelihood_samples=4), optimizer={"name": "adam"}),
     "layerwise-rmsprop": Case(METHODS["layerwise"], optimizer={"name": "rmsprop"}),
     "layerwise-float32": Case(bbh("layerwise", likelihood_samples=2), {"precision": "float32"}),
+}
+WHOLE = {
     "map": Case(METHODS["map"], optimizer={"gradient_clip": 0.3}),
+    "dropout": Case(METHODS["dropout"]),
+    "bbb": Case(METHODS["bbb"], optimizer={"gradient_clip": 0.3}),
+    "bbb-local": Case(METHODS["bbb"] | {"estimator": "local"}),
+    "bbb-flipout": Case(METHODS["bbb"] | {"estimator": "flipout", "likelihood": "log_mean"}),
     "mnf": Case(METHODS["mnf"] | {"likelihood_samples": 4}, optimizer={"gradient_clip": 0.3, "lr": 0.002}),
     "mnf-local": Case(METHODS["mnf"] | {"estimator": "local"}, optimizer={"name": "adam"}),
 }
-REPLICATED = (
-    "single-knn",
-    "single-discriminator",
-    "sliced-gaussian",
-    "layerwise-semi_implicit",
-    "map",
-    "mnf",
-    "mnf-local",
-)
+CASES |= WHOLE
+REPLICATED = ("single-knn", "single-discriminator", "sliced-gaussian", "layerwise-semi_implicit", *WHOLE)
 """What two workers train without shards, too."""
-
-
-def is_split(name: str) -> bool:
-    """Whether a case's or a method's weight samples have parts for shards."""
-    return name.partition("-")[0] not in UNSPLIT
 
 
 def jobs(size: int) -> list[tuple[str, int]]:
     """Names of cases, and the shards that `size` workers make."""
     if size == 2:
-        return [(name, 2) for name in CASES if is_split(name)] + [(name, 1) for name in REPLICATED]
-    return [(name, shards) for name in CASES for shards in (1, 2, 4) if is_split(name) or shards == 1]
+        return [(name, 2) for name in CASES if name not in WHOLE] + [(name, 1) for name in REPLICATED]
+    return [(name, shards) for name in CASES for shards in (1, 2, 4) if name not in WHOLE or shards == 1]
 
 
 GOING_ON = {
@@ -213,7 +207,7 @@ class Group:
 
     def predict(self) -> None:
         for name, shards in itertools.product(METHODS, (1, 2, 4)):
-            if shards > (self.size if is_split(name) else 1):
+            if shards > (1 if name in UNSPLIT else self.size):
                 continue
             trainer = Trainer(experiment(name), small_task(), workers_with(shards))
             found = {key: predicted(trainer, *key) for key in PREDICTED}

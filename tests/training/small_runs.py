@@ -8,17 +8,10 @@ from bbh_dist.config import Experiment
 from bbh_dist.noise import keyed_generator
 from bbh_dist.tasks import Categorical, Split, Task
 
-METHODS: dict[str, dict[str, Any]] = {"map": {"name": "map", "kl_weight": 0.3}} | {
-    kind: {
-        "name": "bbh",
-        "generator": {"kind": kind, "hidden": [6], "noise_dim": 3},
-        "kl_samples": 4,
-        "likelihood_samples": 3,
-        "kl_weight": 0.3,
-    }
-    for kind in ("single", "sliced", "layerwise")
-}
-METHODS |= {
+UNSPLIT: dict[str, dict[str, Any]] = {
+    "map": {"name": "map", "kl_weight": 0.3},
+    "dropout": {"name": "dropout", "rate": 0.4, "kl_weight": 0.3},
+    "bbb": {"name": "bbb", "initial_stddev": 0.3, "likelihood_samples": 2, "kl_weight": 0.3},
     "mnf": {
         "name": "mnf",
         "posterior_hidden": 3,
@@ -28,8 +21,17 @@ METHODS |= {
         "kl_weight": 0.3,
     },
 }
-UNSPLIT = ("map", "mnf")
-"""Methods whose weight samples have no parts for shards."""
+"""Methods whose weight samples are not split into parts."""
+METHODS = UNSPLIT | {
+    kind: {
+        "name": "bbh",
+        "generator": {"kind": kind, "hidden": [6], "noise_dim": 3},
+        "kl_samples": 4,
+        "likelihood_samples": 3,
+        "kl_weight": 0.3,
+    }
+    for kind in ("single", "sliced", "layerwise")
+}
 
 
 def experiment(method: str | dict[str, Any] = "single", **changes: Any) -> Experiment:

@@ -22,7 +22,6 @@ from gloo_workers import (
     KINDS,
     PREDICTED,
     SAVED_AFTER,
-    is_split,
     jobs,
     joined,
     narrow,
@@ -32,7 +31,7 @@ from gloo_workers import (
     whole,
 )
 from safetensors.torch import load_file
-from small_runs import METHODS, experiment, small_task
+from small_runs import METHODS, UNSPLIT, experiment, small_task
 from torch import Tensor
 
 from bbh_dist.training import Trainer
@@ -48,7 +47,7 @@ PREDICTIONS = [
     pytest.param(size, name, shards, marks=FOUR if size == 4 else ())
     for size in (2, 4)
     for name in METHODS
-    for shards in ((1, 2, 4) if is_split(name) else (1,))
+    for shards in ((1,) if name in UNSPLIT else (1, 2, 4))
     if shards <= size
 ]
 
