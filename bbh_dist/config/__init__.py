@@ -1,15 +1,18 @@
 """What a run is: typed experiments and search spaces, read from YAML with one-line errors."""
 
 from bbh_dist.config.errors import ConfigError, DataError, Mistake
-from bbh_dist.config.experiment import EarlyStop, Evaluation, Experiment, Optimizer, Parallel
+from bbh_dist.config.evaluation import Attacks, Evaluation
+from bbh_dist.config.experiment import EarlyStop, Experiment, Optimizer, Parallel
 from bbh_dist.config.load import load_experiment, load_space, override, to_yaml
-from bbh_dist.config.measures import MEASURES, Measure
+from bbh_dist.config.measures import FINAL_METRICS, MEASURES, Measure
 from bbh_dist.config.methods import Anneal, BbhMethod, Generator, MapMethod, MethodConfig, SemiImplicit
 from bbh_dist.config.space import Final, Objective, Parameter, Sampler, Scheduler, SearchSpace
 
 __all__ = [
+    "FINAL_METRICS",
     "MEASURES",
     "Anneal",
+    "Attacks",
     "BbhMethod",
     "ConfigError",
     "DataError",

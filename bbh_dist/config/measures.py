@@ -5,6 +5,9 @@ from typing import Literal
 
 Direction = Literal["minimize", "maximize"]
 
+FINAL_METRICS = ("test/", "adversarial/")
+"""How the names of metrics begin that are measured once, at the end of a final run."""
+
 
 @dataclass(frozen=True)
 class Measure:

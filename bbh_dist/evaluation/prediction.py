@@ -3,8 +3,9 @@
 Legend: S weight samples, B batch, N examples, C classes.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -21,6 +22,10 @@ _IN_CACHE = 200
 """The same on a CPU, and a full batch. LeNet on one core: a sample with 100 to 250 examples takes what the bare network
 takes, ten samples with 50 a third more."""
 _ALONE = Workers()
+
+Summed = Callable[[Callable[[Tensor], Tensor], Tensor, range], Tensor]
+"""`summed(logits, x, places)`: sums (B, ...) over some weight samples, in double precision, of something about the
+inputs x (B, ...) at these places among all; `logits(x)` are those of these samples, (S, B, C)."""
 
 
 @dataclass(frozen=True)
@@ -48,11 +53,20 @@ def entropy(probabilities: Tensor) -> Tensor:
 
 @torch.no_grad()
 def predict(method: Method, inputs: Tensor, noise: Noise, workers: Workers = _ALONE) -> Prediction:
-    """The prediction for inputs (N, ...) under one weight sample per sample of the noise, the same on every worker.
+    """The prediction for inputs (N, ...) under one weight sample per sample of the noise, the same on every worker."""
+    means = mean_over_samples(lambda logits, x, _: _sums(logits(x)), method, inputs, noise, workers)
+    return Prediction(means[:, :-1], means[:, -1])
+
+
+@torch.no_grad()
+def mean_over_samples(
+    summed: Summed, method: Method, inputs: Tensor, noise: Noise, workers: Workers = _ALONE
+) -> Tensor:
+    """What `summed` gives for inputs (N, ...), as a mean over weight samples: one per sample of the noise.
 
     Some samples are drawn at a time and a few of them pushed through in batches: memory does not grow with S, and with
-    N only by the sums of the probabilities, which are kept in double precision. Workers predict with shares of the
-    samples, and of the inputs where samples do not divide.
+    N only by the sums, which are kept in double precision. Workers take shares of the samples, and of the inputs where
+    samples do not divide; the mean is the same on each.
     """
     noise = replace(noise, samples=noise.samples[:1]) if method.point_estimate else noise
     share = workers.samples(len(noise)) if method.shards.count == 1 else SampleShare(len(noise))
@@ -60,15 +74,14 @@ def predict(method: Method, inputs: Tensor, noise: Noise, workers: Workers = _AL
     for samples in _chunks(noise.samples[share.own.start : share.own.stop]):
         drawn = method.draw(replace(noise, samples=samples))
         for own, part, batch in _passes(method, workers, share, len(samples), inputs):
-            firsts = range(part.start, max(part.stop, part.start + 1), batch)  # of none, too, one call
-            some = inputs[part.start : part.stop].split(batch)
-            parts = [_sums(method(x, drawn, own, first)) for first, x in zip(firsts, some, strict=True)]
-            if sums is None:
-                sums = parts[0].new_zeros(len(inputs), parts[0].shape[1])
-            sums[part.start : part.stop] += torch.cat(parts)
+            for first in range(part.start, max(part.stop, part.start + 1), batch):  # of none, too, one call
+                places = range(first, min(first + batch, part.stop))
+                logits = partial(method, drawn=drawn, samples=own, first=first)
+                found = summed(logits, inputs[first : places.stop], places)
+                sums = found.new_zeros(len(inputs), *found.shape[1:]) if sums is None else sums
+                sums[first : places.stop] += found
     assert sums is not None
-    sums = workers.sum(sums, "predictions") / len(noise)
-    return Prediction(sums[:, :-1], sums[:, -1])
+    return workers.sum(sums, "predictions") / len(noise)
 
 
 def _sums(logits_SBC: Tensor) -> Tensor:

@@ -7,9 +7,10 @@ from bbh_dist.config import DataError
 from bbh_dist.tasks.digits import load_digits5
 from bbh_dist.tasks.mnist import load_mnist
 from bbh_dist.tasks.npz import load_npz
+from bbh_dist.tasks.shifts import Picked, Rotation, Shifts
 from bbh_dist.tasks.task import Split, Task
 
-__all__ = ["DataError", "Split", "Task", "data_directory", "load_task"]
+__all__ = ["DataError", "Picked", "Rotation", "Shifts", "Split", "Task", "data_directory", "load_task"]
 
 
 def data_directory(given: str | None = None) -> Path:

@@ -34,12 +34,12 @@ def load_npz(path: Path) -> Task:
         validation = _split(path, arrays, "val")
     else:
         train, validation = _hold_out(path, train)
-    outliers: tuple[Tensor, ...] = ()
+    outliers: tuple[Tensor | None, Tensor | None] = (None, None)
     if "x_outlier" in arrays:
         inputs = _inputs(path, "x_outlier", arrays["x_outlier"])
         inputs = inputs[shuffled("npz/outliers", len(inputs))]
         outliers = (inputs[: len(inputs) // 2], inputs[len(inputs) // 2 :])
-    task = Task(f"npz:{path}", classes, train, validation, test, *outliers)
+    task = Task(f"npz:{path}", classes, train, validation, test, *outliers, pixel_range=_pixel_range(arrays["x_test"]))
     _check(path, task)
     return task
 
@@ -84,6 +84,11 @@ def _inputs(path: Path, name: str, array: np.ndarray) -> Tensor:
     if array.ndim == 3:
         return inputs.unsqueeze(1)
     return inputs.permute(0, 3, 1, 2).contiguous() if array.ndim == 4 else inputs
+
+
+def _pixel_range(array: np.ndarray) -> tuple[float, float] | None:
+    """Of images of bytes; others may have been standardised in any way."""
+    return (0.0, 1.0) if array.ndim > 2 and array.dtype == np.uint8 else None
 
 
 def _classes(path: Path, labels: Tensor) -> int:

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from bbh_dist.noise import keyed_generator
+from bbh_dist.tasks.shifts import Shifts
 
 
 @dataclass(frozen=True)
@@ -37,6 +38,10 @@ class Task:
     test: Split
     outliers_validation: Tensor | None = None
     outliers_test: Tensor | None = None
+    pixel_range: tuple[float, float] | None = None
+    """Smallest and largest value of a pixel, where the inputs are images that have them: attacks stay inside."""
+    shifts: Shifts | None = None
+    """Test images that are turned and mixed, where some are chosen."""
 
     @property
     def input_shape(self) -> tuple[int, ...]:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from bbh_dist.config import Experiment
-from bbh_dist.evaluation import Prediction, curves, measure, measure_outliers, predict
+from bbh_dist.evaluation import Prediction, curves, measure, measure_outliers, predict, robustness
 from bbh_dist.methods import build_method
 from bbh_dist.networks import build_network
 from bbh_dist.noise import Noise, keyed_generator
@@ -107,13 +107,18 @@ class Trainer:
         return self._measure(part, *self._predict(part, samples or self.experiment.evaluation.samples))
 
     def test(self) -> tuple[dict[str, float], dict[str, Any]]:
-        """All measures on test data, and what the figures of a final run show.
+        """All measures on test data and under the attacks asked for, and what the figures of a final run show.
 
         Raises:
             Diverged: a measure is not finite.
         """
-        split, prediction, outliers = self._predict("test", self.experiment.evaluation.samples)
-        return self._measure("test", split, prediction, outliers), curves(prediction, split.labels, outliers)
+        evaluation = self.experiment.evaluation
+        split, prediction, outliers = self._predict("test", evaluation.samples)
+        measures, shown = self._measure("test", split, prediction, outliers), curves(prediction, split.labels, outliers)
+        noise = self._noise("test", self.epoch, evaluation.samples)
+        attacked, more = robustness(self.method, self.task, prediction, evaluation, noise, self.workers)
+        self._check_measures(attacked)
+        return measures | attacked, {"method": self.experiment.method.label, **shown, **more}
 
     def save(self, folder: Path) -> None:
         """Write a checkpoint; every worker writes what only it has."""
@@ -205,10 +210,14 @@ class Trainer:
             if outliers.entropy.isnan().any():
                 raise Diverged(f"predictions for {part} outliers are not finite after epoch {self.epoch}")
             measures |= measure_outliers(prediction, outliers)
-        bad = ", ".join(f"{part}/{name} {value}" for name, value in measures.items() if not math.isfinite(value))
+        named = {f"{part}/{name}": value for name, value in measures.items()}
+        self._check_measures(named)
+        return named
+
+    def _check_measures(self, measures: dict[str, float]) -> None:
+        bad = ", ".join(f"{name} {value}" for name, value in measures.items() if not math.isfinite(value))
         if bad:
             raise Diverged(f"measures are not finite after epoch {self.epoch}: {bad}")
-        return {f"{part}/{name}": value for name, value in measures.items()}
 
     def _predict(self, part: str, samples: int) -> tuple[Split, Prediction, Prediction | None]:
         split = self.task.validation if part == "val" else self.task.test
