@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from bbh_dist.cluster.jobs import Job, Outcome
-from bbh_dist.config import override
+from bbh_dist.config import FINAL_METRICS, override
 from bbh_dist.storage import RunFolder
 
 if TYPE_CHECKING:
@@ -66,13 +66,13 @@ class FinalJobs:
         self._write()
 
     def summary(self, number: int) -> dict[str, Any]:
-        """Seeds that were completed, and mean, standard deviation and count of every test measure over them.
+        """Seeds that were completed, and mean, standard deviation and count of every final measure over them.
 
         The standard deviation is the sample's (n - 1), 0 for one seed.
         """
         runs = [self.record.get(name, {}) for name in self.names.get(number, [])]
         done = [run for run in runs if run.get("state") == "COMPLETE"]
-        names = [name for name in (done[0]["metrics"] if done else {}) if name.startswith("test/")]
+        names = [name for name in (done[0]["metrics"] if done else {}) if name.startswith(FINAL_METRICS)]
         metrics = {}
         for name in names:
             values = [run["metrics"][name] for run in done]

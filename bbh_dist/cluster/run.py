@@ -13,7 +13,7 @@ from ray.tune.search import Searcher
 from bbh_dist.cluster.jobs import Job, JobSource, Observer, Outcome
 from bbh_dist.cluster.reports import DETAILS, FAILURE, FINISHED
 from bbh_dist.cluster.trainables import OneWorkerTrial, SeveralWorkersTrial
-from bbh_dist.config import Parallel, SearchSpace
+from bbh_dist.config import FINAL_METRICS, Parallel, SearchSpace
 
 _RESTARTS = 2
 # The driver of a run with several workers holds a crumb of the head node and no CPU: even 0.01 CPU would keep two
@@ -184,7 +184,7 @@ def _trial_name(trial: Trial) -> str:
 
 def _metrics(result: dict[str, Any]) -> dict[str, float]:
     """The numbers that our loop reports, without what Tune adds."""
-    prefixes = ("train/", "val/", "test/", "posterior/")
+    prefixes = ("train/", "val/", "posterior/", *FINAL_METRICS)
     names = [key for key in result if key.startswith(prefixes) or key in ("time/step_ms", "time/train_seconds")]
     return {"epoch": result["epoch"], **{name: result[name] for name in names}} if names else {}
 

@@ -1,9 +1,10 @@
 """What a run is: typed experiments and search spaces, read from YAML with one-line errors."""
 
 from bbh_dist.config.errors import ConfigError, DataError, Mistake
-from bbh_dist.config.experiment import EarlyStop, Evaluation, Experiment, Optimizer, Parallel
+from bbh_dist.config.evaluation import Attacks, Evaluation
+from bbh_dist.config.experiment import EarlyStop, Experiment, Optimizer, Parallel
 from bbh_dist.config.load import load_experiment, load_space, override, to_yaml
-from bbh_dist.config.measures import MEASURES, Kind, Measure, measures_of
+from bbh_dist.config.measures import FINAL_METRICS, MEASURES, Kind, Measure, measures_of
 from bbh_dist.config.methods import (
     Anneal,
     BbbMethod,
@@ -19,8 +20,10 @@ from bbh_dist.config.methods import (
 from bbh_dist.config.space import Final, Objective, Parameter, Sampler, Scheduler, SearchSpace
 
 __all__ = [
+    "FINAL_METRICS",
     "MEASURES",
     "Anneal",
+    "Attacks",
     "BbbMethod",
     "BbhMethod",
     "ConfigError",
