@@ -13,11 +13,12 @@ def check_experiment(experiment: Experiment, data: str, prefix: str = "") -> Tas
 
     Raises:
         DataError: data is missing or damaged.
-        ConfigError: the network does not take the inputs, a batch is larger than the training data, or
-            the last one of an epoch is too small for batch statistics.
+        ConfigError: the network does not take the inputs, a batch is larger than the training data, the last one of an
+            epoch is too small for batch statistics, or an attack or shift is asked for that the task has no images for.
     """
     task = load_task(experiment.task, Path(data))
     _check_suits(experiment, task, prefix)
+    _check_evaluation(experiment, task, prefix)
     return task
 
 
@@ -32,6 +33,20 @@ def _check_suits(experiment: Experiment, task: Task, prefix: str) -> None:
     if experiment.normalisation_kind != "group" and len(task.train) % experiment.batch_size == 1:
         rule = f"leaves a last batch of one of the {len(task.train)} training examples, which has no batch statistics"
         raise ConfigError(Mistake(experiment.task, rule, key=f"{prefix}batch_size", got=str(experiment.batch_size)))
+
+
+def _check_evaluation(experiment: Experiment, task: Task, prefix: str) -> None:
+    evaluation = experiment.evaluation
+    for attack, examples in evaluation.attacks.examples.items():
+        if task.pixel_range is None:
+            rule = "must be 0: attacks need images whose pixels have a known range, as those of bytes"
+            key = f"{prefix}evaluation.attacks.{attack}_examples"
+            raise ConfigError(Mistake(experiment.task, rule, key=key, got=str(examples)))
+    if evaluation.shifts and task.shifts is None:
+        rule = "must be false: no test images are chosen to be rotated and mixed"
+        raise ConfigError(Mistake(experiment.task, rule, key=f"{prefix}evaluation.shifts", got="true"))
+    if evaluation.shifts and task.shifts is not None:
+        task.shifts.check(task.test.labels)
 
 
 def check_space(space: SearchSpace, data: str) -> None:

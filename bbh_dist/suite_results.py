@@ -4,12 +4,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from bbh_dist.config import MEASURES, TRAIN_SECONDS, Experiment, SuitePlan, run_name, to_yaml
+from bbh_dist.config import FINAL_METRICS, MEASURES, TRAIN_SECONDS, Experiment, SuitePlan, run_name, to_yaml
 from bbh_dist.over_seeds import Comparison, Summary, compare, summarise
 from bbh_dist.training import health
 
 PAGE = "report.html"
-_REPORTED = ("test/", "adversarial/")
 
 
 @dataclass(frozen=True)
@@ -74,7 +73,7 @@ class SuiteResults:
     def metrics(self) -> list[str]:
         """Every reported metric: on test data, under attack, and seconds of training."""
         found = dict.fromkeys(name for row in self.rows for run in row.runs.values() for name in run)
-        names = [name for name in found if name.startswith(_REPORTED)]
+        names = [name for name in found if name.startswith(FINAL_METRICS)]
         return [*names, *([TRAIN_SECONDS] if TRAIN_SECONDS in found else [])]
 
     def row(self, name: str) -> SuiteRow:

@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from bbh_dist.command_line import RunFailed, RunOptions
-from bbh_dist.config import ConfigError, Experiment, Mistake, to_yaml
+from bbh_dist.config import FINAL_METRICS, ConfigError, Experiment, Mistake, to_yaml
 from bbh_dist.masking import masked
 from bbh_dist.preflight import check_experiment
 from bbh_dist.provenance import provenance
@@ -87,7 +87,8 @@ class TrainingRun:
                 if trainer.done or trainer.epoch % self.experiment.checkpoint_every_epochs == 0:
                     trainer.save(checkpoints)
                 self._report(metrics)
-            self.console.print(f"measuring on test data, {self.experiment.evaluation.samples} weight samples")
+            attacked = "".join(f", {name}" for name in self.experiment.evaluation.attacks.examples)
+            self.console.print(f"measuring on test data, {self.experiment.evaluation.samples} weight samples{attacked}")
             measures, curves = trainer.test()
         except Diverged as error:
             raise self._failed(str(error)) from error
@@ -148,11 +149,11 @@ class TrainingRun:
         return lines
 
     def _finish(self, last: dict[str, Any]) -> dict[str, Any]:
-        metrics = {key: value for key, value in last.items() if key.startswith(("test/", *_EPOCH_METRICS))}
+        metrics = {key: value for key, value in last.items() if key.startswith((*FINAL_METRICS, *_EPOCH_METRICS))}
         from bbh_dist.report import draw_run, draw_training  # imported here: it makes matplotlib's cache folder
 
         details = last["details"]
-        tests = {key: value for key, value in metrics.items() if key.startswith("test/")}
+        tests = {key: value for key, value in metrics.items() if key.startswith(FINAL_METRICS)}
         self.tracker.log(self.run_id, tests, int(last["epoch"]))
         figures = self.folder.path / "figures"
         for path in draw_run(details["curves"], figures) + draw_training(details["history"], figures):

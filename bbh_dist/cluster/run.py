@@ -14,10 +14,10 @@ from ray.tune.search import Searcher
 from bbh_dist.cluster.jobs import Job, JobSource, Observer, Outcome
 from bbh_dist.cluster.reports import DETAILS, FAILURE, FINISHED
 from bbh_dist.cluster.trainables import OneWorkerTrial, SeveralWorkersTrial
-from bbh_dist.config import Parallel, SearchSpace
+from bbh_dist.config import FINAL_METRICS, Parallel, SearchSpace
 
 _RESTARTS = 2
-_PREFIXES = ("train/", "val/", "test/", "posterior/", "adversarial/", "time/")
+_PREFIXES = ("train/", "val/", "posterior/", "time/", *FINAL_METRICS)
 # The driver of a run with several workers holds a crumb of the head node and no CPU: even 0.01 CPU would keep two
 # one-CPU workers off a two-core machine for ever.
 _DRIVER = {"CPU": 0.0, "node:__internal_head__": 0.001}

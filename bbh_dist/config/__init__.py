@@ -1,10 +1,11 @@
 """What a run is: typed experiments, search spaces and suites, read from YAML with one-line errors."""
 
 from bbh_dist.config.errors import ConfigError, DataError, Mistake
-from bbh_dist.config.experiment import EarlyStop, Evaluation, Experiment, Optimizer, Parallel
+from bbh_dist.config.evaluation import Attacks, Evaluation
+from bbh_dist.config.experiment import EarlyStop, Experiment, Optimizer, Parallel
 from bbh_dist.config.load import load_experiment, load_space, override, to_yaml
 from bbh_dist.config.load_suite import load_suite
-from bbh_dist.config.measures import MEASURES, Kind, Measure, measures_of
+from bbh_dist.config.measures import FINAL_METRICS, MEASURES, Kind, Measure, measures_of
 from bbh_dist.config.methods import (
     Anneal,
     BbbMethod,
@@ -31,9 +32,11 @@ from bbh_dist.config.suite import (
 )
 
 __all__ = [
+    "FINAL_METRICS",
     "MEASURES",
     "TRAIN_SECONDS",
     "Anneal",
+    "Attacks",
     "BbbMethod",
     "BbhMethod",
     "ConfigError",

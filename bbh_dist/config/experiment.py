@@ -7,6 +7,7 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, field_validator, model_validator
 
 from bbh_dist.config.errors import RuleError, nearest
+from bbh_dist.config.evaluation import Evaluation
 from bbh_dist.config.methods import MethodConfig
 from bbh_dist.config.model import Frozen, PositiveInt, Seed
 
@@ -54,15 +55,6 @@ class Parallel(Frozen):
     """One GPU per worker (nccl); otherwise CPU (gloo)."""
 
 
-class Evaluation(Frozen):
-    """How predictions are made."""
-
-    samples: Annotated[int, Field(ge=1, le=100_000)] = 100
-    """Weight samples at the end of a run. Default: the paper."""
-    epoch_samples: Annotated[int, Field(ge=1, le=100_000)] = 20
-    """Weight samples for validation after each epoch. Default: a fifth of `samples`, for speed."""
-
-
 class EarlyStop(Frozen):
     """Stop when validation NLL no longer falls, and keep the best epoch's weights."""
 
@@ -101,7 +93,7 @@ class Experiment(Frozen):
     early_stop: EarlyStop = EarlyStop()
     """When to end before `epochs`. Default: never."""
     evaluation: Evaluation = Evaluation()
-    """Weight samples of predictions."""
+    """Weight samples of predictions, attacks and shifts."""
     parallel: Parallel = Parallel()
     """Workers and their resources."""
 

@@ -7,6 +7,9 @@ Direction = Literal["minimize", "maximize"]
 Kind = Literal["classification", "regression"]
 """What a task is; it decides what can be measured."""
 
+FINAL_METRICS = ("test/", "adversarial/")
+"""How the names of metrics begin that are measured once, at the end of a final run."""
+
 
 @dataclass(frozen=True)
 class Measure:

@@ -88,6 +88,11 @@ class MethodSettings(Frozen):
     anneal: Anneal = Anneal()
     """How that factor rises."""
 
+    @property
+    def label(self) -> str:
+        """What tables and figures call it: the name, of bbh with the generator, as in bbh-single."""
+        return self.name
+
 
 class OneSampleMethod(MethodSettings):
     """Methods whose training step has one weight sample."""
@@ -174,6 +179,11 @@ class BbhMethod(SampledMethod):
             rule = "must be at least 2, or semi_implicit.inner_samples be set: alone, z could only shrink"
             raise RuleError(rule, key="kl_samples", got=self.kl_samples)
         return self
+
+    @property
+    def label(self) -> str:
+        """What tables and figures call it, such as bbh-single."""
+        return f"{self.name}-{self.generator.kind}"
 
     @property
     def samples_per_step(self) -> int:

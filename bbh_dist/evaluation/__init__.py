@@ -5,6 +5,7 @@ from bbh_dist.evaluation.evaluator import Evaluator, evaluator_of
 from bbh_dist.evaluation.metrics import entropy_auc, measure, measure_outliers
 from bbh_dist.evaluation.prediction import Prediction, entropy, predict
 from bbh_dist.evaluation.regression import RegressionPrediction, curve_details, measure_means, predict_means
+from bbh_dist.evaluation.robustness import robustness
 
 __all__ = [
     "Evaluator",
@@ -20,4 +21,5 @@ __all__ = [
     "measure_outliers",
     "predict",
     "predict_means",
+    "robustness",
 ]

@@ -3,7 +3,7 @@
 Legend: S weight samples, B batch, N examples, C classes.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -22,6 +22,10 @@ _IN_CACHE = 200
 """The same on a CPU, and a full batch. LeNet on one core: a sample with 100 to 250 examples takes what the bare network
 takes, ten samples with 50 a third more."""
 _ALONE = Workers()
+
+Summed = Callable[[Callable[[Tensor], Tensor], Tensor, range], Tensor]
+"""`summed(logits, x, places)`: sums (B, ...) over some weight samples, in double precision, of something about the
+inputs x (B, ...) at these places among all; `logits(x)` are those of these samples, (S, B, C)."""
 
 
 @dataclass(frozen=True)
@@ -54,29 +58,39 @@ def entropy(probabilities: Tensor) -> Tensor:
 
 @torch.no_grad()
 def predict(method: Method, inputs: Tensor, noise: Noise, workers: Workers = _ALONE) -> Prediction:
-    """The prediction for inputs (N, ...) under one weight sample per sample of the noise, the same on every worker.
+    """The prediction for inputs (N, ...) under one weight sample per sample of the noise, the same on every worker."""
+    means = mean_over_samples(lambda logits, x, _: _sums(logits(x)), method, inputs, noise, workers)
+    return Prediction(means[:, :-1], means[:, -1])
 
-    Memory does not grow with S, and with N only by the sums of the probabilities, which are kept in double precision.
+
+@torch.no_grad()
+def mean_over_samples(
+    summed: Summed, method: Method, inputs: Tensor, noise: Noise, workers: Workers = _ALONE
+) -> Tensor:
+    """What `summed` gives for inputs (N, ...), as a mean over weight samples: one per sample of the noise.
+
+    Memory does not grow with S, and with N only by the sums, which are kept in double precision. Every worker has
+    the same mean.
     """
     noise = evaluated_noise(method, noise)
     sums: Tensor | None = None
     for own in passes(method, inputs, noise, workers):
-        part = _sums(own.outputs)
-        if sums is None:
-            sums = part.new_zeros(len(inputs), part.shape[1])
-        sums[own.examples.start : own.examples.stop] += part
+        places = own.examples
+        found = summed(own.outputs, inputs[places.start : places.stop], places)
+        sums = found.new_zeros(len(inputs), *found.shape[1:]) if sums is None else sums
+        sums[places.start : places.stop] += found
     assert sums is not None
-    sums = workers.sum(sums, "predictions") / len(noise)
-    return Prediction(sums[:, :-1], sums[:, -1])
+    return workers.sum(sums, "predictions") / len(noise)
 
 
 @dataclass(frozen=True)
 class Pass:
-    """Outputs (samples, examples, C) of a network for some weight samples, of those of the noise, and some inputs."""
+    """Some of the weight samples, by their places among those of the noise, and some of the inputs."""
 
     samples: range
     examples: range
-    outputs: Tensor
+    outputs: Callable[[Tensor], Tensor]
+    """Outputs (samples, examples, C) of the network for these inputs, or others in their places."""
 
 
 def evaluated_noise(method: Method, noise: Noise) -> Noise:
@@ -100,8 +114,7 @@ def passes(method: Method, inputs: Tensor, noise: Noise, workers: Workers) -> It
             places = range(start + own.own.start, start + own.own.stop)
             with normalisation.evaluating(partial(method, drawn=drawn, samples=own)):
                 for piece in pieces:
-                    some = inputs[piece.start : piece.stop]
-                    yield Pass(places, piece, method(some, drawn, own, piece.start))
+                    yield Pass(places, piece, partial(method, drawn=drawn, samples=own, first=piece.start))
 
 
 def _sums(logits_SBC: Tensor) -> Tensor:

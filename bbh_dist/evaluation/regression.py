@@ -61,7 +61,8 @@ def predict_means(
     means = torch.zeros(len(noise), len(inputs), dtype=torch.float64, device=inputs.device)
     for own in passes(method, inputs, noise, workers):
         rows, columns = own.samples, own.examples
-        means[rows.start : rows.stop, columns.start : columns.stop] = likelihood.mean(own.outputs.double())
+        outputs = own.outputs(inputs[columns.start : columns.stop])
+        means[rows.start : rows.stop, columns.start : columns.stop] = likelihood.mean(outputs.double())
     return RegressionPrediction(workers.sum(means, "predictions"), likelihood)
 
 

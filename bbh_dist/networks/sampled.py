@@ -15,6 +15,7 @@ from torch import Tensor
 
 from bbh_dist.networks.layers import Dense, LayerSpec
 from bbh_dist.networks.network import Layer
+from bbh_dist.networks.one_channel import OneChannelConv2d, suits
 
 
 def sampled_layers(layers: Mapping[str, LayerSpec], weights: Mapping[str, Tensor]) -> Layer:
@@ -48,8 +49,9 @@ def conv2d(x: Tensor, weight_SOCKK: Tensor, bias_SO: Tensor | None = None, strid
     # Unbound, not indexed: the gradient of an index is as large as all samples together.
     images = x.expand(samples, *x.shape[1:]).unbind()
     biases = [None] * samples if bias_SO is None else bias_SO.unbind()
+    convolve = OneChannelConv2d.apply if suits(x, weight_SOCKK) else F.conv2d
     outputs = [
-        F.conv2d(_channels_last(image), kernel, bias, stride, padding)
+        convolve(_channels_last(image), kernel, bias, stride, padding)
         for image, kernel, bias in zip(images, weight_SOCKK.unbind(), biases, strict=True)
     ]
     # A concatenation copies, even of one tensor.

@@ -5,7 +5,7 @@ import html
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from bbh_dist.report.methods import label
+from bbh_dist.report.methods import method_name
 from bbh_dist.report.table import MISSING, Table, differences, every_measure, main_table
 from bbh_dist.suite_results import SuiteResults
 
@@ -60,7 +60,9 @@ def _departures(results: SuiteResults) -> str:
 
 
 def _failures(results: SuiteResults) -> str:
-    lines = [f"{label(row.name)}, seed {seed}: {why}" for row in results.rows for seed, why in row.failures.items()]
+    lines = [
+        f"{method_name(row.name)}, seed {seed}: {why}" for row in results.rows for seed, why in row.failures.items()
+    ]
     return f"<p class='failed'>{'<br>'.join(map(_text, lines))}</p>" if lines else ""
 
 
@@ -79,7 +81,7 @@ def _figure(path: Path, caption: str) -> str:
 
 def _settings(results: SuiteResults) -> Table:
     keys = list(dict.fromkeys(key for row in results.rows for key in row.changes))
-    rows = [[label(row.name), *(str(row.changes.get(key, MISSING)) for key in keys)] for row in results.rows]
+    rows = [[method_name(row.name), *(str(row.changes.get(key, MISSING)) for key in keys)] for row in results.rows]
     return Table(["method", *keys], rows, ["What a row sets beside the base, which stands in full below."])
 
 

@@ -10,7 +10,9 @@ from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
 from bbh_dist.report import style
+from bbh_dist.report.attacks import draw_attacks
 from bbh_dist.report.regression import draw_curve
+from bbh_dist.report.shifts import draw_shifts
 
 Array = NDArray[np.float64]
 
@@ -22,20 +24,23 @@ _LINES: tuple[tuple[str, style.Looks], ...] = (
 
 
 def draw_run(curves: Mapping[str, object], directory: Path) -> list[Path]:
-    """Paths of `entropy_cdf.png`, `reliability.png` and `curve.png`; one whose curves are absent or empty is left out.
+    """Paths of `entropy_cdf.png`, `reliability.png`, `curve.png`, `attacks.png`, `shifts.png`, those that have curves.
 
     Args:
         curves: JSON-like. `entropy_grid` (nats, 0 to log K), `entropy_cdf` and optionally `outlier_entropy_cdf` at its
-            points; `confidence` and `accuracy` per bin (0 to 1, None if empty) and `bin_count`; `classes` K. Of a
-            regression `curve` (see `regression.draw_curve`).
+            points; `confidence` and `accuracy` per bin (0 to 1, None if empty) and `bin_count`; `classes` K; `method`,
+            `attacks` and `shifts` as `draw_attacks` and `draw_shifts` take them; of a regression `curve` (see
+            `regression.draw_curve`).
         directory: made if it is missing.
     """
-    figures = {
-        "entropy_cdf.png": _draw_entropy(curves),
-        "reliability.png": _draw_reliability(curves),
-        "curve.png": draw_curve(curves.get("curve")),
-    }
-    return [style.save_png(figure, directory / name) for name, figure in figures.items() if figure is not None]
+    method, attacks, shifts = str(curves.get("method", "this run")), curves.get("attacks"), curves.get("shifts")
+    figures = {"entropy_cdf": _draw_entropy(curves), "reliability": _draw_reliability(curves)}
+    figures["curve"] = draw_curve(curves.get("curve"))
+    if isinstance(attacks, Mapping):
+        figures["attacks"] = draw_attacks({method: attacks}, _classes(curves))
+    if isinstance(shifts, list):
+        figures |= draw_shifts({method: shifts})
+    return [style.save_png(figure, directory / f"{name}.png") for name, figure in figures.items() if figure is not None]
 
 
 def draw_training(history: Sequence[Mapping[str, float]], directory: Path) -> list[Path]:

@@ -7,7 +7,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from bbh_dist.report import style
-from bbh_dist.report.methods import label
+from bbh_dist.report.methods import method_name
 from bbh_dist.report.regression import draw_curve_panel, is_drawable
 from bbh_dist.suite_results import SuiteResults
 
@@ -44,4 +44,4 @@ def _draw(axes: Axes, name: str, curve: Mapping[str, Any]) -> None:
     axes.set_autoscaley_on(True)
     draw_curve_panel(axes, curve)
     inside = f", {curve['train_coverage']:.0f} % of data in 2 stddev" if "train_coverage" in curve else ""
-    axes.set_title(f"{style.plain(label(name))}{inside}", fontsize=style.FONT, color=style.INK)
+    axes.set_title(f"{method_name(name)}{inside}", fontsize=style.FONT, color=style.INK)

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from bbh_dist.config import TRAIN_SECONDS
 from bbh_dist.report import style
-from bbh_dist.report.methods import MethodLooks, looks
+from bbh_dist.report.methods import method_looks, method_name
 from bbh_dist.report.run import calibration_error
 from bbh_dist.report.table import column_label
 from bbh_dist.suite_results import SuiteResults, SuiteRow, direction
@@ -19,6 +19,8 @@ Array = NDArray[np.float64]
 
 _QUALITIES = ("test/error", "test/rmse", "test/nll")
 _COLUMNS = 4
+_MARKER_STEP, _MARKER_SHIFT = 0.2, 0.024
+"""Between markers, and between those of one line and the next, in lengths of the axes."""
 
 
 def draw_quality(results: SuiteResults) -> Figure | None:
@@ -27,7 +29,7 @@ def draw_quality(results: SuiteResults) -> Figure | None:
     rows = [row for row in results.rows if row.summary(TRAIN_SECONDS) is not None]
     if not shown or len(rows) < 2:
         return None
-    chosen = looks([row.name for row in results.rows])
+    chosen = method_looks(row.name for row in results.rows)
     figure = style.new_figure(4.6 * len(shown) if len(shown) > 1 else style.SIZE[0], 4.4)
     panels = figure.subplots(1, len(shown), squeeze=False)[0]
     for axes, metric in zip(panels, shown, strict=True):
@@ -42,11 +44,11 @@ def draw_quality(results: SuiteResults) -> Figure | None:
     return figure
 
 
-def _draw_mark(axes: Axes, row: SuiteRow, metric: str, method: MethodLooks) -> None:
+def _draw_mark(axes: Axes, row: SuiteRow, metric: str, looks: style.Looks) -> None:
     seconds, quality = row.summary(TRAIN_SECONDS), row.summary(metric)
     if seconds is None or quality is None:
         return
-    bars: style.Looks = {"ecolor": method.color, "elinewidth": 1.2, "capsize": 3}
+    bars: style.Looks = {"ecolor": looks["color"], "elinewidth": 1.2, "capsize": 3}
     axes.errorbar(
         seconds.mean,
         quality.mean,
@@ -55,9 +57,9 @@ def _draw_mark(axes: Axes, row: SuiteRow, metric: str, method: MethodLooks) -> N
         markersize=9,
         markeredgecolor="white",
         markeredgewidth=0.6,
-        linestyle="none",
+        label=method_name(row.name),
         **bars,
-        **method.mark,
+        **(looks | {"linestyle": "none"}),
     )
 
 
@@ -76,7 +78,7 @@ def draw_entropies(results: SuiteResults) -> Figure | None:
     ]
     if not panels:
         return None
-    chosen = looks([row.name for row in results.rows])
+    chosen = method_looks(row.name for row in results.rows)
     figure = style.new_figure(4.6 * len(panels) if len(panels) > 1 else style.SIZE[0], 4.4)
     axes_of = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
     for axes, (name, title) in zip(axes_of, panels, strict=True):
@@ -84,13 +86,20 @@ def draw_entropies(results: SuiteResults) -> Figure | None:
         axes.set_title(title, fontsize=style.FONT, color=style.INK)
         for row in results.rows:
             if (curve := _mean_curve(row, name)) is not None:
-                axes.plot(*curve, linewidth=2, clip_on=False, **chosen[row.name].line)
+                _draw_curve(axes, curve, row.name, chosen[row.name])
         limit = max(line.get_xdata()[-1] for line in axes.lines)
         axes.set_xlabel(f"predictive entropy [nats]; uniform is {limit:.2f}", fontsize=style.FONT, color=style.INK)
         axes.set_xlim(0, limit)
         axes.set_ylim(0, 1)
     style.legend_above(figure, axes_of, columns=4)
     return figure
+
+
+def _draw_curve(axes: Axes, curve: tuple[Array, Array], name: str, looks: style.Looks) -> None:
+    """A line with a few markers, at other places for each line."""
+    first, every = len(axes.lines) * _MARKER_SHIFT, _MARKER_STEP
+    size: style.Looks = {"linewidth": 1.8, "markersize": 6, "markevery": (first, every)}
+    axes.plot(*curve, label=method_name(name), clip_on=False, **size, **looks)
 
 
 def _mean_curve(row: SuiteRow, name: str) -> tuple[Array, Array] | None:
@@ -106,7 +115,7 @@ def draw_reliability(results: SuiteResults) -> Figure | None:
     pooled = {row.name: bins for row in results.rows if (bins := pooled_bins(row.detail("curves"))) is not None}
     if not pooled:
         return None
-    chosen, columns = looks([row.name for row in results.rows]), min(_COLUMNS, len(pooled))
+    chosen, columns = method_looks(row.name for row in results.rows), min(_COLUMNS, len(pooled))
     lines = -(-len(pooled) // columns)
     figure = style.new_figure(2.5 * columns + 0.4, 2.6 * lines + 0.3)
     panels = figure.subplots(lines, columns, sharex=True, sharey=True, squeeze=False)
@@ -114,19 +123,19 @@ def draw_reliability(results: SuiteResults) -> Figure | None:
         axes.set_axis_off()
     for axes, (name, (confidence, accuracy, count)) in zip(panels.flat, pooled.items(), strict=False):
         style.tidy(axes)
-        _draw_diagram(axes, confidence, accuracy, count, chosen[name])
+        _draw_diagram(axes, confidence, accuracy, count, name, chosen[name])
     figure.supxlabel("confidence (probability of the predicted class)", fontsize=style.FONT, color=style.INK)
     figure.supylabel("accuracy in the bin", fontsize=style.FONT, color=style.INK)
     return figure
 
 
-def _draw_diagram(axes: Axes, confidence: Array, accuracy: Array, count: Array, method: MethodLooks) -> None:
+def _draw_diagram(axes: Axes, confidence: Array, accuracy: Array, count: Array, name: str, looks: style.Looks) -> None:
     error = calibration_error(confidence, accuracy, count)
-    axes.set_title(f"{method.label}: ECE {error:.3f}", fontsize=style.FONT, color=style.INK)
+    axes.set_title(f"{method_name(name)}: ECE {error:.3f}", fontsize=style.FONT, color=style.INK)
     axes.plot([0, 1], [0, 1], color=style.GREY, linestyle="--", linewidth=1)
     sizes = 12 + 110 * count / count.sum()
-    axes.plot(confidence, accuracy, color=method.color, linewidth=1, alpha=0.6)
-    axes.scatter(confidence, accuracy, s=sizes, color=method.color, marker=method.marker, zorder=3)
+    axes.plot(confidence, accuracy, color=looks["color"], linewidth=1, alpha=0.6)
+    axes.scatter(confidence, accuracy, s=sizes, color=looks["color"], marker=looks["marker"], zorder=3)
     axes.set_xlim(0, 1.03)
     axes.set_ylim(0, 1.03)
 

@@ -8,7 +8,7 @@ from statistics import median
 
 from bbh_dist.config import MEASURES, TRAIN_SECONDS
 from bbh_dist.over_seeds import PAIRED_TEST
-from bbh_dist.report.methods import label
+from bbh_dist.report.methods import method_name
 from bbh_dist.suite_results import SuiteResults, SuiteRow, direction
 
 _MAIN = ("error", "rmse", "nll", "brier", "ece", "entropy_auc", "outlier_entropy_auc", "outlier_auroc")
@@ -55,7 +55,7 @@ def main_table(results: SuiteResults) -> Table:
     header = ["method", "seeds", "trials", *(column_label(metric) for metric in metrics)]
     rows = [
         [
-            label(row.name),
+            method_name(row.name),
             str(len(row.seeds)),
             MISSING if row.trials is None else str(row.trials),
             *(cell(results, row, metric, digits[metric]) for metric in metrics),
@@ -87,7 +87,7 @@ def _width(texts: list[str]) -> int:
 
 def every_measure(results: SuiteResults) -> Table:
     """One line per measure, one column per row of the suite."""
-    header = ["measure", *(label(row.name) for row in results.rows)]
+    header = ["measure", *(method_name(row.name) for row in results.rows)]
     rows = [
         [
             column_label(metric, whole=True),
@@ -105,10 +105,10 @@ def differences(results: SuiteResults) -> Table | None:
     metrics = main_metrics(results)
     others = [row for row in results.rows if row.name != results.reference]
     rows = [
-        [label(row.name), *(_difference(results, row, metric, decimals(results, metric)) for metric in metrics)]
+        [method_name(row.name), *(_difference(results, row, metric, decimals(results, metric)) for metric in metrics)]
         for row in others
     ]
-    note = f"Difference to {label(results.reference)}, p of the {PAIRED_TEST}, and n, the number of common seeds."
+    note = f"Difference to {method_name(results.reference)}, p of the {PAIRED_TEST}, and n, the number of common seeds."
     return Table(["method", *(column_label(metric) for metric in metrics)], rows, [note])
 
 
@@ -175,13 +175,14 @@ def notes(results: SuiteResults) -> list[str]:
     if results.reference is not None and several:
         compared = [results.comparison(row, metric) for row in results.rows for metric in results.metrics]
         seeds = " or ".join(map(str, sorted({found.n for found in compared if found is not None}))) or "no"
+        reference = method_name(results.reference)
         lines.append(
-            f"* p < 0.05, ** p < 0.01 against {label(results.reference)}: {PAIRED_TEST}, n = {seeds} common seeds, "
+            f"* p < 0.05, ** p < 0.01 against {reference}: {PAIRED_TEST}, n = {seeds} common seeds, "
             "not corrected for the number of comparisons."
         )
     for row in results.rows:
         misled = [(seed, line) for seed, found in row.health.items() for line in found]
-        lines += [f"{label(row.name)}, seed {seed}: {what}." for seed, what in [*row.failures.items(), *misled]]
+        lines += [f"{method_name(row.name)}, seed {seed}: {what}." for seed, what in [*row.failures.items(), *misled]]
     return lines
 
 

@@ -10,6 +10,7 @@ from bbh_dist.tasks.digits import load_digits5
 from bbh_dist.tasks.likelihood import Categorical, Gaussian, Likelihood
 from bbh_dist.tasks.mnist import load_mnist
 from bbh_dist.tasks.npz import load_npz
+from bbh_dist.tasks.shifts import Picked, Rotation, Shifts
 from bbh_dist.tasks.task import Curve, Split, Task
 from bbh_dist.tasks.toy import load_toy
 
@@ -20,6 +21,9 @@ __all__ = [
     "DataError",
     "Gaussian",
     "Likelihood",
+    "Picked",
+    "Rotation",
+    "Shifts",
     "Split",
     "Task",
     "data_directory",

@@ -8,10 +8,16 @@ import torch
 from torch import Tensor
 
 from bbh_dist.tasks.likelihood import Categorical
+from bbh_dist.tasks.shifts import Picked, Rotation, Shifts
 from bbh_dist.tasks.task import Split, Task, shuffled
 
 CLASSES = 5
 _LARGEST_PIXEL = 16.0
+SHIFTS = Shifts(
+    rotations=(Rotation(Picked(0, 3), 90), Rotation(Picked(11, 1), 90), Rotation(Picked(22, 4), 180)),
+    mixed=(Picked(22, 4), Picked(0, 3)),
+)
+"""As the paper's on MNIST, with a 4 for the 6 and the 8."""
 
 
 def load_digits5() -> Task:
@@ -25,7 +31,8 @@ def load_digits5() -> Task:
     train, validation, test = _split("digits5", inputs[inside], labels[inside])
     outliers = inputs[~inside][shuffled("digits5/outliers", int((~inside).sum()))]
     half = len(outliers) // 2
-    return Task("digits5", Categorical(CLASSES), train, validation, test, outliers[:half], outliers[half:])
+    parts = train, validation, test, outliers[:half], outliers[half:]
+    return Task("digits5", Categorical(CLASSES), *parts, pixel_range=(0.0, 1.0), shifts=SHIFTS)
 
 
 def _split(name: str, inputs: Tensor, labels: Tensor) -> tuple[Split, Split, Split]:

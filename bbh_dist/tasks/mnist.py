@@ -12,6 +12,7 @@ from torch import Tensor
 
 from bbh_dist.config import DataError
 from bbh_dist.tasks.likelihood import Categorical
+from bbh_dist.tasks.shifts import Picked, Rotation, Shifts
 from bbh_dist.tasks.task import Split, Task, shuffled
 from bbh_dist.tasks.torchvision_import import import_torchvision
 
@@ -23,6 +24,11 @@ _FILES = {
     "t10k-labels-idx1-ubyte": "ff7bcfd416de33731a308c3f266cc351222c34898ecbeaf847f06e48f7ec33f2",
 }
 """SHA-256 of MNIST's four files, unpacked."""
+SHIFTS = Shifts(
+    rotations=(Rotation(Picked(270, 3), 90), Rotation(Picked(202, 1), 90), Rotation(Picked(217, 6), 180)),
+    mixed=(Picked(391, 8), Picked(270, 3)),
+)
+"""The paper's."""
 _OUTLIERS = "t10k-images-idx3-ubyte"
 _OUTLIER_IMAGES = 10_000
 
@@ -47,6 +53,8 @@ def load_mnist(root: Path) -> Task:
         Split(inputs[:_VALIDATION], labels[:_VALIDATION]),
         Split(_scaled(test.data), test.targets),
         *outliers,
+        pixel_range=(0.0, 1.0),
+        shifts=SHIFTS,
     )
 
 

@@ -43,8 +43,8 @@ def load_npz(path: Path) -> Task:
         validation = _split(path, arrays, "val", kind)
     else:
         train, validation = _hold_out(path, train)
-    outliers = _outliers(path, arrays, likelihood)
-    task = Task(f"npz:{path}", likelihood, train, validation, test, *outliers)
+    outliers, pixels = _outliers(path, arrays, likelihood), _pixel_range(arrays["x_test"])
+    task = Task(f"npz:{path}", likelihood, train, validation, test, outliers[0], outliers[1], pixel_range=pixels)
     _check(path, task)
     return task
 
@@ -121,6 +121,11 @@ def _gaussian(path: Path, arrays: dict[str, np.ndarray], targets: Tensor) -> Gau
         shown = given if given.shape == () else f"{given.dtype} of shape {given.shape}"
         raise DataError(f"{path}: {_NOISE} must be one positive number, got {shown}")
     return Gaussian(float(given), float(targets.double().mean()), spread)
+
+
+def _pixel_range(array: np.ndarray) -> tuple[float, float] | None:
+    """Of images of bytes; others may have been standardised in any way."""
+    return (0.0, 1.0) if array.ndim > 2 and array.dtype == np.uint8 else None
 
 
 def _classes(path: Path, labels: Tensor) -> int:

@@ -8,6 +8,7 @@ from torch import Tensor
 from bbh_dist.noise import keyed_generator
 from bbh_dist.tasks.augmentation import Augmentation
 from bbh_dist.tasks.likelihood import Categorical, Likelihood
+from bbh_dist.tasks.shifts import Shifts
 
 
 @dataclass(frozen=True)
@@ -59,6 +60,10 @@ class Task:
     augmentation: Augmentation | None = None
     """What training inputs go through in every step."""
     curve: Curve | None = None
+    pixel_range: tuple[float, float] | None = None
+    """Smallest and largest value of a pixel, where the inputs are images that have them: attacks stay inside."""
+    shifts: Shifts | None = None
+    """Test images that are turned and mixed, where some are chosen."""
 
     @property
     def input_shape(self) -> tuple[int, ...]:

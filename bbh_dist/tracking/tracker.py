@@ -159,12 +159,16 @@ class Tracker:
             self.flush()
 
     def log(self, run_id: str, metrics: Mapping[str, float], step: int = 0) -> None:
-        """Queue metrics; numbers that are not finite are left out, a tag says which."""
+        """Queue metrics; numbers that are not finite are left out, a tag says which.
+
+        MLflow takes no `@` in a name: what is `error@0.1` elsewhere is `error:0.1` there.
+        """
         from mlflow.entities import Metric
 
         now = int(time.time() * 1000)
         waiting = self._waiting.setdefault(run_id, [])
-        for key, value in metrics.items():
+        for name, value in metrics.items():
+            key = name.replace("@", ":")
             if math.isfinite(value):
                 waiting.append(Metric(key, float(value), now, step))
             else:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from bbh_dist.config import Experiment
-from bbh_dist.evaluation import Prediction, RegressionPrediction, curve_details, evaluator_of
+from bbh_dist.evaluation import Prediction, RegressionPrediction, curve_details, evaluator_of, robustness
 from bbh_dist.methods import build_method
 from bbh_dist.networks import build_network, build_normalisation
 from bbh_dist.noise import Noise, keyed_generator
@@ -119,14 +119,21 @@ class Trainer:
         return self._measure(part, *self._predict(part, samples or self.experiment.evaluation.samples))
 
     def test(self) -> tuple[dict[str, float], dict[str, Any]]:
-        """All measures on test data, and what the figures of a final run show.
+        """All measures on test data and under the attacks asked for, and what the figures of a final run show.
 
         Raises:
             Diverged: a measure is not finite.
         """
-        split, prediction, outliers = self._predict("test", self.experiment.evaluation.samples)
+        evaluation = self.experiment.evaluation
+        split, prediction, outliers = self._predict("test", evaluation.samples)
         measures = self._measure("test", split, prediction, outliers)
-        return measures, self.evaluator.details(prediction, split.labels, outliers) | self._curve()
+        details = self.evaluator.details(prediction, split.labels, outliers) | self._curve()
+        if isinstance(prediction, Prediction):
+            noise = self._noise("test", self.epoch, evaluation.samples)
+            attacked, more = robustness(self.method, self.task, prediction, evaluation, noise, self.workers)
+            self._check_measures(attacked)
+            measures, details = measures | attacked, details | more
+        return measures, {"method": self.experiment.method.label, **details}
 
     def save(self, folder: Path) -> None:
         """Write a checkpoint; every worker writes what only it has."""
@@ -229,10 +236,14 @@ class Trainer:
         if outliers is not None and not outliers.is_finite:
             raise Diverged(f"predictions for {part} outliers are not finite after epoch {self.epoch}")
         measures = self.evaluator.measures(prediction, split.labels, outliers)
-        bad = ", ".join(f"{part}/{name} {value}" for name, value in measures.items() if not math.isfinite(value))
+        named = {f"{part}/{name}": value for name, value in measures.items()}
+        self._check_measures(named)
+        return named
+
+    def _check_measures(self, measures: dict[str, float]) -> None:
+        bad = ", ".join(f"{name} {value}" for name, value in measures.items() if not math.isfinite(value))
         if bad:
             raise Diverged(f"measures are not finite after epoch {self.epoch}: {bad}")
-        return {f"{part}/{name}": value for name, value in measures.items()}
 
     def _predict(self, part: str, samples: int) -> tuple[Split, AnyPrediction, AnyPrediction | None]:
         split = self.task.validation if part == "val" else self.task.test

@@ -78,6 +78,11 @@ def test_defaults_are_the_documented_ones(tmp_path: Path) -> None:
     assert found.optimizer.gradient_clip is None
     assert (found.precision, found.checkpoint_every_epochs, found.early_stop.patience) == ("float32", 1, 0)
     assert (found.evaluation.samples, found.evaluation.epoch_samples) == (100, 20)
+    attacks = found.evaluation.attacks
+    assert (attacks.examples, found.evaluation.shifts) == ({}, False)
+    assert attacks.epsilons == pytest.approx([0.05 * step for step in range(9)])
+    assert (attacks.fgsm_samples, attacks.pgd_samples) == (100, 20)
+    assert attacks.pgd_steps * attacks.pgd_step_per_epsilon == 2.5
     assert (found.parallel.workers, found.parallel.cpus_per_worker, found.parallel.use_gpu) == (1, None, False)
 
 
@@ -132,6 +137,11 @@ def test_experiments_are_frozen(tmp_path: Path) -> None:
         ("method.discriminator.weights=0", "method.discriminator.weights: must be greater than or equal to 1, got 0"),
         ("method.semi_implicit.stddev=layer", "method.semi_implicit.stddev: must be one of tensor, unit"),
         ("seed=-1", "seed: must be greater than or equal to 0, got -1"),
+        ("evaluation.attacks.epsilons=[]", "evaluation.attacks.epsilons: must not be empty"),
+        ("evaluation.attacks.epsilons=[-0.1]", "evaluation.attacks.epsilons.0: must be greater than or equal to 0"),
+        ("evaluation.attacks.epsilons=[0.1,0.1]", "evaluation.attacks.epsilons: must rise, by at least 0.0001 each"),
+        ("evaluation.attacks.fgsm_examples=-1", "evaluation.attacks.fgsm_examples: must be greater than or equal to 0"),
+        ("evaluation.attacks.fgsm=5", "evaluation.attacks.fgsm: unknown key"),
         (f"batch_size={10**30}", "batch_size: must be less than"),
     ],
 )

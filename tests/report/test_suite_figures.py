@@ -5,17 +5,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from matplotlib.colors import to_rgb
 from matplotlib.image import imread
 from suite_samples import MAP, RESULTS, curves
 
-from bbh_dist.report.methods import looks
 from bbh_dist.report.suite import draw_suite, write_suite
 from bbh_dist.report.suite_curves import draw_curves
 from bbh_dist.report.suite_figures import draw_entropies, pooled_bins
+from bbh_dist.report.suite_robustness import draw_suite_attacks, mean_attacks
 from bbh_dist.suite_results import SuiteResults, SuiteRow
-
-NAMES = ["map", "ensemble", "dropout", "bbb", "mnf", "bbh-single", "bbh-sliced", "bbh-layerwise", "mine", "yours"]
 
 
 def test_everything_is_written(tmp_path: Path) -> None:
@@ -32,7 +29,7 @@ def test_everything_is_written(tmp_path: Path) -> None:
 
 def test_figures_without_content_are_left_out(tmp_path: Path) -> None:
     bare = replace(RESULTS, rows=[replace(MAP, details={})])
-    assert draw_suite(bare, tmp_path) == []
+    assert draw_suite(bare, tmp_path) == {}
 
 
 def test_no_outliers_one_panel() -> None:
@@ -86,14 +83,14 @@ def test_bins_of_several_runs_are_pooled_by_their_examples() -> None:
     assert pooled_bins([{}]) is None
 
 
-def test_every_method_looks_different_with_and_without_colour() -> None:
-    found = looks(NAMES).values()
-    assert len({method.marker for method in found}) == len(NAMES)
-    colours = [np.array(to_rgb(method.color)) for method in found]
-    assert min(np.abs(a - b).max() for at, a in enumerate(colours) for b in colours[:at]) > 0.15
-    dashes = [str(method.dashes) for method in looks(NAMES[:8]).values()]
-    assert len(set(dashes)) == 8
+def test_attack_curves_are_means_over_seeds() -> None:
+    def attacked(*accuracy: float) -> dict[str, dict[str, object]]:
+        return {"fgsm": {"examples": 100, "epsilons": [0.0, 0.1], "accuracy": list(accuracy), "entropy": [0.1, 0.3]}}
 
-
-def test_a_method_looks_the_same_whoever_stands_beside_it() -> None:
-    assert looks(["mnf"])["mnf"] == looks(NAMES)["mnf"]
+    found = mean_attacks([attacked(90.0, 50.0), attacked(80.0, 20.0)])["fgsm"]
+    assert found == {"examples": 100, "epsilons": [0.0, 0.1], "accuracy": [85.0, 35.0], "entropy": [0.1, 0.3]}
+    details = {seed: {"curves": {"classes": 5, "attacks": attacked(90.0, 50.0 - seed)}} for seed in (0, 8)}
+    figure = draw_suite_attacks(SuiteResults("s", [SuiteRow("map", {0: {}, 8: {}}, details)]))
+    assert figure is not None
+    assert figure.axes[0].lines[0].get_ydata() == pytest.approx([90.0, 46.0])
+    assert draw_suite_attacks(RESULTS) is None

@@ -62,7 +62,15 @@ def test_sizes_and_ranges(task: Task) -> None:
     assert [len(task.outliers_validation), len(task.outliers_test)] == [5_000, 5_000]
     assert (task.input_shape, task.classes) == ((1, 28, 28), 10)
     for inputs in (task.train.inputs, task.outliers_test):
-        assert (inputs.min(), inputs.max()) == (0, 1)
+        assert (inputs.min(), inputs.max()) == (0, 1) == task.pixel_range
+
+
+@needs_data
+def test_the_papers_images_are_where_it_says(task: Task) -> None:
+    assert task.shifts is not None
+    task.shifts.check(task.test.labels)
+    assert [rotation.image.index for rotation in task.shifts.rotations] == [270, 202, 217]
+    assert task.test.labels[[270, 202, 217, 391]].tolist() == [3, 1, 6, 8]
 
 
 @needs_data

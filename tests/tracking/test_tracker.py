@@ -64,6 +64,13 @@ def test_what_is_not_finite_is_a_tag_and_no_metric(tracker: Tracker, client: Mlf
     assert run.data.tags["not_finite.val/nll"] == "nan at step 4"
 
 
+def test_a_name_that_the_store_refuses_is_changed(tracker: Tracker, client: MlflowClient) -> None:
+    run_id = tracker.start_run("trial")
+    tracker.log(run_id, {"adversarial/fgsm/error@0.05": 2.5}, step=4)
+    tracker.end_run(run_id, "FINISHED")
+    assert client.get_run(run_id).data.metrics == {"adversarial/fgsm/error:0.05": 2.5}
+
+
 def test_long_values_are_cut(tracker: Tracker, client: MlflowClient) -> None:
     run_id = tracker.start_run("trial", params={"hidden": "1," * 9_000}, tags={"reason": "x" * 9_000})
     run = client.get_run(run_id)

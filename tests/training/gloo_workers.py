@@ -29,6 +29,7 @@ from torch.distributed.tensor import DTensor
 
 from bbh_dist.config import Experiment
 from bbh_dist.evaluation import Prediction, predict
+from bbh_dist.evaluation.attacks import pgd
 from bbh_dist.noise import Noise
 from bbh_dist.training import Diverged, Trainer, Workers
 from bbh_dist.training.state import state_tensors
@@ -140,6 +141,12 @@ def predicted(trainer: Trainer, samples: int, examples: int) -> Prediction:
     return predict(trainer.method, inputs, noise, trainer.workers)
 
 
+def attacked(trainer: Trainer) -> Tensor:
+    """Test images under PGD of three steps with three weight samples each."""
+    noise = Noise(5, "test", 3, range(3), dtype=torch.float64)
+    return pgd(trainer.method, trainer.task.test, (0.1, 0.7), (-2.0, 2.0), noise, 3, 0.5, trainer.workers)
+
+
 @cache
 def workers_with(shards: int) -> Workers:
     return Workers.of_process_group(shards)
@@ -212,6 +219,7 @@ class Group:
             trainer = Trainer(experiment(name), small_task(), workers_with(shards))
             found = {key: predicted(trainer, *key) for key in PREDICTED}
             tensors = {f"{samples}-{examples}": joined(value) for (samples, examples), value in found.items()}
+            tensors["attacked"] = attacked(trainer)
             self.write(f"predictions-{name}-{shards}", None, tensors)
 
     def save(self) -> None:

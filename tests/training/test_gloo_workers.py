@@ -22,6 +22,7 @@ from gloo_workers import (
     KINDS,
     PREDICTED,
     SAVED_AFTER,
+    attacked,
     jobs,
     joined,
     narrow,
@@ -171,10 +172,11 @@ def test_predictions_are_those_of_one_worker(groups: Groups, size: int, name: st
     """For numbers of samples that divide by the workers, that do not, and that are fewer."""
     found = load_file(groups.of(size) / f"predictions-{name}-{shards}.safetensors")
     trainer = Trainer(experiment(name), small_task())
-    assert len(found) == len(PREDICTED)
+    assert len(found) == len(PREDICTED) + 1
     for samples, examples in PREDICTED:
         expected = joined(predicted(trainer, samples, examples))
         torch.testing.assert_close(found[f"{samples}-{examples}"], expected, rtol=0, atol=1e-12)
+    torch.testing.assert_close(found["attacked"], attacked(trainer), rtol=0, atol=1e-12)
 
 
 @pytest.mark.parametrize("name", GOING_ON)
