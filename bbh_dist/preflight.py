@@ -3,7 +3,7 @@
 import os
 from pathlib import Path
 
-from bbh_dist.config import MEASURES, ConfigError, Experiment, Mistake, SearchSpace, measures_of, override
+from bbh_dist.config import MEASURES, ConfigError, Experiment, Mistake, SearchSpace, SuitePlan, measures_of, override
 from bbh_dist.networks import build_network
 from bbh_dist.tasks import Task, load_task
 
@@ -74,6 +74,22 @@ def _missing_rule(space: SearchSpace, metric: str, emitted: list[str]) -> str:
     if MEASURES[metric.removeprefix("val/")].needs_outliers and "val/error" in emitted:
         return f"{space.base.task} has no outliers to measure it on (x_outlier)"
     return f"must be one of {', '.join(emitted)}, which the task emits"
+
+
+def check_suite(plan: SuitePlan, data: str) -> dict[str, Task]:
+    """The task of every row, loaded once and found to suit it.
+
+    Raises:
+        DataError: data is missing or damaged.
+        ConfigError: as `check_experiment`.
+    """
+    tasks: dict[str, Task] = {}
+    for name, row in plan.rows.items():
+        task = row.experiment.task
+        if task not in tasks:
+            tasks[task] = load_task(task, Path(data))
+        _check_suits(row.experiment, tasks[task], f"rows.{name}.")
+    return {name: tasks[row.experiment.task] for name, row in plan.rows.items()}
 
 
 def check_writable(path: str | None, flag: str) -> None:

@@ -3,9 +3,10 @@
 from collections.abc import Callable
 from typing import Any
 
+from bbh_dist.command_line import RunOptions
 from bbh_dist.config import ConfigError, Mistake
 from bbh_dist.masking import masked
-from bbh_dist.storage import RunFolder
+from bbh_dist.storage import RunFolder, open_folder
 from bbh_dist.tracking import Tracker, tracking_uri
 
 
@@ -20,6 +21,30 @@ def stored_tracking_uri(folder: RunFolder, given: str | None) -> str:
         rule = f"must be the store that the run began with, {masked(stored)}"
         raise ConfigError(Mistake("--tracking-uri", rule, got=masked(given)))
     return stored
+
+
+def open_parent(
+    options: RunOptions, *, config: str, check: Callable[[RunFolder], None], start: Callable[[Tracker, str], str]
+) -> tuple[RunFolder, Tracker, str]:
+    """The folder of work with many runs, its tracking store, and the id of its parent run there.
+
+    A new one gets a folder, an experiment of its name, and what `start` (store, name) opens as its parent run, all or
+    nothing; one that is resumed has these and must pass `check`.
+
+    Raises:
+        ConfigError: as `open_folder` and `Tracker`, or as `check`.
+    """
+    folder, resumed = open_folder(options.storage, options.name, options.stem, options.resume)
+    if resumed:
+        check(folder)
+        tracker = Tracker(stored_tracking_uri(folder, options.tracking_uri), folder.name)
+        return folder, tracker, folder.record()["parent_run_id"]
+    with folder.making():
+        uri = tracking_uri(options.tracking_uri)
+        tracker = Tracker(uri, folder.name)
+        parent = start(tracker, folder.name)
+        folder.create(config, {"parent_run_id": parent, "tracking_uri": uri})
+    return folder, tracker, parent
 
 
 def run_once(

@@ -35,7 +35,7 @@ class RunFolder:
         """
         try:
             self.path.mkdir(parents=True, exist_ok=True)
-            self._write("config.yaml", config)
+            self.write("config.yaml", config)
             self.write_record(record)
         except OSError as error:
             raise self._unwritable(error) from error
@@ -63,7 +63,7 @@ class RunFolder:
 
     def update(self, config: str, record: dict[str, Any]) -> None:
         """Store a configuration that asks for more of the same, and what has to be known to go on."""
-        self._write("config.yaml", config)
+        self.write("config.yaml", config)
         self.write_record(record)
 
     def config(self) -> str:
@@ -108,9 +108,10 @@ class RunFolder:
 
     def write_record(self, record: dict[str, Any]) -> None:
         """Store what has to be known to go on, atomically."""
-        self._write(_RECORD, json.dumps(record, indent=2))
+        self.write(_RECORD, json.dumps(record, indent=2))
 
-    def _write(self, name: str, text: str) -> None:
+    def write(self, name: str, text: str) -> None:
+        """Write a text file of the folder, atomically."""
         temporary = self.path / f".{name}.{os.getpid()}"
         temporary.write_text(text, encoding="utf-8")
         temporary.chmod(0o600)  # a tracking URI may hold a password

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from bbh_dist import train, tune
+from bbh_dist import benchmark, train, tune
 from bbh_dist.command_line import RunFailed, run
 
 sys.path.insert(0, str(Path(__file__).parent / "config"))
@@ -88,6 +88,32 @@ def test_what_cannot_work_is_one_line_and_exit_2(
     assert not (tmp_path / "runs").exists()
 
 
+@pytest.mark.parametrize(
+    ("arguments", "line"),
+    [
+        (["--methods", "map,bhb"], '--methods: must be rows of the suite, of map, bbh, got "bhb" (did you mean bbh?)'),
+        (["--seeds", "0"], "--seeds 0: seeds: must not be empty"),
+        (["--quick"], "--quick: the suite has no quick setting"),
+        (["--set", "network=lenet"], "rows.map.network: lenet needs images"),
+        (["--set", "task=mnist", "--set", "network=lenet"], "notMNIST"),
+        (["--workers", "101"], "parallel.workers: must be at most batch_size, 100, got 101"),
+        (["--resume"], "there is no run to resume"),
+        (["--json", "missing/out.json"], "--json: cannot be written"),
+    ],
+)
+def test_a_suite_that_cannot_work_is_one_line_and_exit_2(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], arguments: list[str], line: str
+) -> None:
+    (tmp_path / "suite.yaml").write_text(
+        "base: {task: digits5}\nrows: {map: {method.name: map}, bbh: {method.name: bbh}}\n"
+    )
+    assert exit_code(benchmark.main, "--suite", "suite.yaml", *arguments) == 2
+    errors = capfd.readouterr().err
+    assert line in errors
+    assert errors.count("\n") == 1
+    assert not (tmp_path / "runs").exists()
+
+
 def test_a_password_in_a_uri_is_never_printed(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "space.yaml").write_text(GOOD)
     assert exit_code(tune.main, "--space", "space.yaml", "--tracking-uri", "http://me:secret@127.0.0.1:9") == 2
@@ -96,7 +122,7 @@ def test_a_password_in_a_uri_is_never_printed(tmp_path: Path, capfd: pytest.Capt
     assert "me:***@127.0.0.1:9" in errors
 
 
-@pytest.mark.parametrize("command", [tune.main, train.main])
+@pytest.mark.parametrize("command", [tune.main, train.main, benchmark.main])
 def test_help_shows_an_example(capsys: pytest.CaptureFixture[str], command: object) -> None:
     assert exit_code(command, "--help") == 0
     assert "example:\n  python -m bbh_dist." in capsys.readouterr().out

@@ -15,10 +15,12 @@ class Job:
     name: str
     experiment: Experiment
     number: int
-    """The trial's number in its study."""
+    """The trial's number in its study, or the row's in its suite."""
     params: dict[str, Any]
-    """The searched keys and their values."""
+    """The keys that make it what it is, and their values."""
     final: bool = False
+    keeps_checkpoints: bool = False
+    """Whether a run of one worker that is cut off goes on where it was; for runs that take longer than a trial."""
 
 
 @dataclass(frozen=True)

@@ -56,10 +56,12 @@ class OptunaJobs:
     @property
     def remaining(self) -> int:
         """Trials that are still to be run until the study has what its space asks for."""
-        ended = [
-            trial for trial in self.study.trials if trial.state.is_finished() and not trial.user_attrs.get("invalid")
-        ]
-        return max(0, self.space.trials - len(ended))
+        return max(0, self.space.trials - self.counted)
+
+    @property
+    def counted(self) -> int:
+        """Trials that ended; proposals that made no valid experiment are none."""
+        return sum(trial.state.is_finished() and not trial.user_attrs.get("invalid") for trial in self.study.trials)
 
     def next_job(self) -> Job:
         """The next trial: one that was cut off, else a new proposal.
@@ -120,6 +122,13 @@ class OptunaJobs:
     def params(self, number: int) -> dict[str, Any]:
         """The searched values of a trial."""
         return self._values(self.study.trials[number])
+
+    def values(self, number: int) -> dict[str, float]:
+        """The objectives of a trial that is complete."""
+        return {
+            each.metric: value
+            for each, value in zip(self.space.objectives, self.study.trials[number].values, strict=True)
+        }
 
     def reasons(self) -> str:
         """Why trials failed, each reason once."""

@@ -1,5 +1,6 @@
 """Jobs through Ray Tune: who proposes, who runs and who watches meet in one narrow place."""
 
+import shutil
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,6 +17,7 @@ from bbh_dist.cluster.trainables import OneWorkerTrial, SeveralWorkersTrial
 from bbh_dist.config import FINAL_METRICS, Parallel, SearchSpace
 
 _RESTARTS = 2
+_PREFIXES = ("train/", "val/", "posterior/", "time/", *FINAL_METRICS)
 # The driver of a run with several workers holds a crumb of the head node and no CPU: even 0.01 CPU would keep two
 # one-CPU workers off a two-core machine for ever.
 _DRIVER = {"CPU": 0.0, "node:__internal_head__": 0.001}
@@ -77,10 +79,14 @@ class _Bridge:
             "name": job.name,
             "experiment": job.experiment.model_dump_json(),
             "final": job.final,
+            "keeps_checkpoints": job.keeps_checkpoints,
             "data": self.data,
-            # Where a run of several workers keeps its checkpoints and reports, on a resume as well.
-            "folder": str(self.folder / "workers" / job.name),
+            "folder": str(self.run_folder(job)),
         }
+
+    def run_folder(self, job: Job) -> Path:
+        """Where a run keeps its checkpoints, and one of several workers its reports, on a resume as well."""
+        return self.folder / "workers" / job.name
 
     def result(self, name: str, result: dict[str, Any]) -> None:
         job, _, last = self.running[name]
@@ -99,6 +105,8 @@ class _Bridge:
         for observer in self.observers:
             observer.ended(job, outcome)
         self.source.ended(job, outcome)
+        if job.keeps_checkpoints and outcome.state == "COMPLETE":
+            shutil.rmtree(self.run_folder(job) / "checkpoints", ignore_errors=True)
 
 
 def run_jobs(
@@ -184,8 +192,7 @@ def _trial_name(trial: Trial) -> str:
 
 def _metrics(result: dict[str, Any]) -> dict[str, float]:
     """The numbers that our loop reports, without what Tune adds."""
-    prefixes = ("train/", "val/", "posterior/", *FINAL_METRICS)
-    names = [key for key in result if key.startswith(prefixes) or key in ("time/step_ms", "time/train_seconds")]
+    names = [key for key in result if key.startswith(_PREFIXES)]
     return {"epoch": result["epoch"], **{name: result[name] for name in names}} if names else {}
 
 

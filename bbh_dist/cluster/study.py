@@ -3,29 +3,29 @@
 import contextlib
 import json
 import time
-from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import yaml
 
 from bbh_dist.cluster.final import FinalJobs
-from bbh_dist.cluster.jobs import Job, JobSource, Observer, Outcome
-from bbh_dist.cluster.live_table import LiveTable
-from bbh_dist.cluster.session import Resources, check_address, cluster, concurrency, local_resources
+from bbh_dist.cluster.jobs import Job, JobSource, Outcome
+from bbh_dist.cluster.session import check_address, concurrency, local_resources
 from bbh_dist.cluster.tracked import TrackedJobs
+from bbh_dist.cluster.watched import Connection, run_watched
 from bbh_dist.command_line import RunFailed, RunOptions
-from bbh_dist.config import ConfigError, Mistake, SearchSpace, to_yaml
+from bbh_dist.config import ConfigError, Mistake, SearchSpace, to_yaml, tuned_settings
 from bbh_dist.masking import masked
 from bbh_dist.preflight import check_space
 from bbh_dist.provenance import provenance
-from bbh_dist.resumable import run_once, stored_tracking_uri
-from bbh_dist.storage import open_folder
+from bbh_dist.resumable import open_parent, run_once
+from bbh_dist.storage import RunFolder
 from bbh_dist.tasks import data_directory
-from bbh_dist.tracking import Tracker, tracking_uri, ui_command
+from bbh_dist.tracking import Tracker, ui_command
 
 if TYPE_CHECKING:
     from bbh_dist.cluster.optuna_study import OptunaJobs
 
+SETTINGS = "settings.yaml"
 FINAL_METRICS = ("test/error", "test/nll", "test/outlier_entropy_auc")
 
 
@@ -41,18 +41,10 @@ class Study:
             concurrency(space.base.parallel, local_resources())
         else:
             check_address(options.address)
-        self.folder, resumed = open_folder(options.storage, options.name, options.stem, options.resume)
         self.tags = provenance()
-        if resumed:
-            self._check_unchanged()
-            self.tracker = Tracker(stored_tracking_uri(self.folder, options.tracking_uri), self.folder.name)
-            self.parent: str = self.folder.record()["parent_run_id"]
-        else:
-            with self.folder.making():
-                uri = tracking_uri(options.tracking_uri)
-                self.tracker = Tracker(uri, self.folder.name)
-                self.parent = self._start_parent()
-                self.folder.create(to_yaml(space), {"parent_run_id": self.parent, "tracking_uri": uri})
+        self.folder, self.tracker, self.parent = open_parent(
+            options, config=to_yaml(space), check=self._check_unchanged, start=self._start_parent
+        )
 
     def run(self) -> dict[str, Any]:
         """Run what is left of the study and return its results as JSON has them.
@@ -78,73 +70,55 @@ class Study:
         jobs = OptunaJobs(self.space, self.folder.path)
         self.tracker.kill_children(self.parent)  # of a driver that was killed; what is run again is opened again
         with contextlib.ExitStack() as stack:
-            connect = _Once(stack, self.options)
-            self._search(jobs, connect)
+            connection = Connection(stack, self.options)
+            self._search(jobs, connection)
             rows = jobs.rows()
             ranked = rank_best(rows, self.space.objectives)
             if not ranked:
                 raise RunFailed(f"none of {len(rows)} trials came to its end: {jobs.reasons()}")
+            self._write_settings(jobs, ranked[0])
             chosen = ranked[: self.space.final.top]
             finals = FinalJobs(jobs, chosen, self.folder)
-            self._finals(finals, connect)
+            self._finals(finals, connection)
         summaries = [finals.summary(number) for number in chosen]
         self._log_results(jobs, finals, chosen, summaries)
         if not any(summary["seeds"] for summary in summaries):
             raise RunFailed(f"no final run came to its end: {'; '.join(finals.failures().values())}")
         return {**self._result(jobs, ranked, summaries), "failed_finals": finals.failures()}
 
-    def _search(self, jobs: "OptunaJobs", connect: "_Once") -> None:
+    def _search(self, jobs: "OptunaJobs", connection: Connection) -> None:
         if jobs.remaining == 0:
             return
         names = [objective.metric for objective in self.space.objectives]
         tracked = TrackedJobs(self.tracker, self.parent, self.tags, self.space.objectives, jobs.run_id, jobs.note)
         best = _Best(self, jobs)
         try:
-            self._run_jobs(
-                jobs, jobs.remaining, f"study {self.folder.name}", names, tracked, [best], connect, search=True
-            )
+            connection()  # before Ray is imported
+            from bbh_dist.cluster.run import build_scheduler
+
+            watchers: dict[str, Any] = {"metrics": names, "tracked": tracked, "others": [best]}
+            title, scheduler = f"study {self.folder.name}", build_scheduler(self.space)
+            self._run_jobs(jobs, jobs.remaining, connection, title=title, scheduler=scheduler, **watchers)
         except BaseException:
             jobs.interrupt()
             raise
 
-    def _finals(self, finals: FinalJobs, connect: "_Once") -> None:
+    def _finals(self, finals: FinalJobs, connection: Connection) -> None:
         if len(finals) == 0:
             return
         tracked = TrackedJobs(self.tracker, self.parent, self.tags, self.space.objectives, finals.known, finals.note)
         title = "final runs, test data"
-        self._run_jobs(finals, len(finals), title, FINAL_METRICS, tracked, [], connect, search=False)
+        self._run_jobs(finals, len(finals), connection, title=title, metrics=FINAL_METRICS, tracked=tracked)
 
-    def _run_jobs(
-        self,
-        source: JobSource,
-        count: int,
-        title: str,
-        metrics: Sequence[str],
-        tracked: TrackedJobs,
-        others: Sequence[Observer],
-        connect: "_Once",
-        search: bool,
-    ) -> None:
-        available = connect()
-        from bbh_dist.cluster.run import build_scheduler, run_jobs
+    def _run_jobs(self, jobs: JobSource, count: int, connection: Connection, **settings: Any) -> None:
+        place: dict[str, Any] = {"data": self.data, "folder": self.folder.path}
+        run_watched(jobs, count, connection=connection, parallel=self.space.base.parallel, **place, **settings)
 
-        parallel = self.space.base.parallel
-        concurrent = min(count, concurrency(parallel, available))
-        self.console.print(f"{title}: {count} runs, {concurrent} at a time, on {available.cpus} CPUs", style="dim")
-        try:
-            with LiveTable(self.console, title, metrics, count) as table:
-                run_jobs(
-                    source,
-                    count,
-                    parallel=parallel,
-                    concurrent=concurrent,
-                    scheduler=build_scheduler(self.space) if search else None,
-                    observers=[tracked, *others, table],
-                    data=self.data,
-                    folder=self.folder.path,
-                )
-        finally:
-            tracked.kill()
+    def _write_settings(self, jobs: "OptunaJobs", best: int) -> None:
+        """What the search found, in a file that suites read."""
+        found = tuned_settings(self.space, self.folder.name, jobs.counted, jobs.values(best), jobs.params(best), best)
+        self.folder.write(SETTINGS, to_yaml(found))
+        self.tracker.log_file(self.parent, self.folder.path / SETTINGS)
 
     def _log_results(
         self, jobs: "OptunaJobs", finals: FinalJobs, chosen: list[int], summaries: list[dict[str, Any]]
@@ -189,11 +163,12 @@ class Study:
             "final": next(summary for summary in summaries if summary["seeds"]),
             "finals": summaries,
             "figures": str(self.folder.path / "figures"),
+            "settings": str(self.folder.path / SETTINGS),
             "ui": ui_command(self.tracker.uri, self.tracker.experiment_id),
             "seconds": time.monotonic() - self.started,
         }
 
-    def _start_parent(self) -> str:
+    def _start_parent(self, tracker: Tracker, name: str) -> str:
         objectives = ", ".join(f"{each.direction} {each.metric}" for each in self.space.objectives)
         params = {
             "task": self.space.base.task,
@@ -206,33 +181,20 @@ class Study:
             "final_seeds": json.dumps(self.space.final.seeds),
         }
         tags = {**self.tags, "kind": "study", "seed": self.space.sampler.seed}
-        return self.tracker.start_run(f"study {self.folder.name}", tags=tags, params=params, config=to_yaml(self.space))
+        return tracker.start_run(f"study {name}", tags=tags, params=params, config=to_yaml(self.space))
 
-    def _check_unchanged(self) -> None:
+    def _check_unchanged(self, folder: RunFolder) -> None:
         """Refuse to go on with another space; trials and final runs may be more or fewer.
 
         Raises:
             ConfigError: base, searched keys, objectives, scheduler or sampler differ from the stored ones.
         """
-        stored = yaml.safe_load(self.folder.config())
+        stored = yaml.safe_load(folder.config())
         given = yaml.safe_load(to_yaml(self.space))
         for key in ("base", "search", "objectives", "scheduler", "sampler"):
             if stored.get(key) != given.get(key):
-                rule = f"must be as the study began, see {self.folder.path / 'config.yaml'}; choose another --name"
+                rule = f"must be as the study began, see {folder.path / 'config.yaml'}; choose another --name"
                 raise ConfigError(Mistake("--resume", rule, key=key))
-
-
-class _Once:
-    """Connects to the cluster when it is first needed: a study that is finished needs none."""
-
-    def __init__(self, stack: contextlib.ExitStack, options: RunOptions) -> None:
-        self.stack, self.options = stack, options
-        self.resources: Resources | None = None
-
-    def __call__(self) -> Resources:
-        if self.resources is None:
-            self.resources = self.stack.enter_context(cluster(self.options.address, self.options.verbose))
-        return self.resources
 
 
 class _Best:

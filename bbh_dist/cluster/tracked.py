@@ -1,6 +1,7 @@
 """Writes what becomes of jobs to the tracking store: one run per job, a child of the study's."""
 
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 from bbh_dist.cluster.jobs import Job, Outcome
 from bbh_dist.config import Objective, to_yaml
@@ -11,8 +12,9 @@ from bbh_dist.training import health
 class TrackedJobs:
     """An observer with a run per job, live metrics per epoch and a status that ends true.
 
-    `known` gives the run that a job already has from before a crash, `note` remembers a new one. At the end a run gets
-    the best of each objective over its epochs as `best/METRIC`, and the tag `health`.
+    `known` gives the run that a job already has from before a crash, `note` remembers a new one; one that was opened
+    by a driver that was killed before it could note it is found by its name. At the end a run gets the best of each
+    objective over its epochs as `best/METRIC`, and the tag `health`.
     """
 
     def __init__(
@@ -27,6 +29,7 @@ class TrackedJobs:
         self.tracker, self.parent, self.tags = tracker, parent, dict(tags)
         self.objectives = objectives
         self.known, self.note = known, note
+        self._found = tracker.children(parent)
         self._best: dict[str, dict[str, float]] = {}
         self._history: dict[str, list[dict[str, float]]] = {}
         self.run_ids: dict[str, str] = {}
@@ -38,16 +41,20 @@ class TrackedJobs:
         if run_id is not None:
             self.tracker.reopen_run(run_id)
         else:
-            run_id = self.tracker.start_run(
-                job.name,
-                parent=self.parent,
-                tags={**self.tags, "kind": "final" if job.final else "trial", "seed": job.experiment.seed},
-                params=job.params,
-                config=to_yaml(job.experiment),
-            )
+            run_id = self._open_run(job)
             self.note(job, run_id)
         self.run_ids[job.name] = run_id
         self._open.add(run_id)
+
+    def _open_run(self, job: Job) -> str:
+        what: dict[str, Any] = {"params": job.params, "config": to_yaml(job.experiment)}
+        run_id = self._found.get(job.name)
+        if run_id is None:
+            tags = {**self.tags, "kind": "final" if job.final else "trial", "seed": job.experiment.seed}
+            return self.tracker.start_run(job.name, parent=self.parent, tags=tags, **what)
+        self.tracker.reopen_run(run_id)
+        self.tracker.describe(run_id, **what)
+        return run_id
 
     def reported(self, job: Job, metrics: dict[str, float]) -> None:
         """Queue the epoch's metrics."""

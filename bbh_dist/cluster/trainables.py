@@ -4,8 +4,10 @@ Everything that can go wrong in training is reported as the trial's result with 
 imported torch and loaded the data, lives on for the next trial, and so do the workers.
 """
 
+import time
 import traceback
 import uuid
+from collections import deque
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +19,11 @@ from bbh_dist.cluster.reports import DETAILS, FAILURE, FINISHED
 from bbh_dist.cluster.standing import StandingWorkers
 from bbh_dist.config import Experiment
 from bbh_dist.training import Diverged, Trainer
+from bbh_dist.training.checkpoints import CheckpointError
+
+_SECONDS_BETWEEN_CHECKPOINTS = 30.0
+_MOST_TIME_FOR_CHECKPOINTS = 0.1
+"""Share of the time."""
 
 
 def failure(error: BaseException) -> str:
@@ -24,6 +31,35 @@ def failure(error: BaseException) -> str:
     if isinstance(error, Diverged):
         return str(error)
     return f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
+
+
+class Checkpoints:
+    """Checkpoints of a run of one worker: often enough that little is lost, seldom enough that they cost little."""
+
+    def __init__(self, trainer: Trainer, folder: Path) -> None:
+        self.trainer, self.folder = trainer, folder
+        self.unreported: deque[dict[str, float]] = deque()
+        """Epochs of the checkpoint from which the run goes on: a new driver knows none of them."""
+        self._saved, self._cost = time.monotonic(), 0.0
+
+    def resume(self) -> None:
+        """Go on from the newest checkpoint, if there is one."""
+        if self.trainer.resume(self.folder):
+            self.unreported.extend(self.trainer.history)
+
+    def save_if_due(self) -> None:
+        """Write one where the last is half a minute old, and ten times as old as it took to write.
+
+        Where it cannot be written the run goes on without.
+        """
+        started = time.monotonic()
+        if started - self._saved >= max(_SECONDS_BETWEEN_CHECKPOINTS, self._cost / _MOST_TIME_FOR_CHECKPOINTS):
+            try:
+                self.trainer.save(self.folder)
+            except (OSError, CheckpointError):  # a full disk, or a node that does not see the folder
+                traceback.print_exc()
+            self._saved = time.monotonic()
+            self._cost = self._saved - started
 
 
 class OneWorkerTrial(tune.Trainable):
@@ -42,11 +78,15 @@ class OneWorkerTrial(tune.Trainable):
         self._final: bool = config["final"]
         self._failure: str | None = None
         self._trainer: Trainer | None = None
+        self._checkpoints: Checkpoints | None = None
         try:
             experiment = Experiment.model_validate_json(config["experiment"])
             torch.set_num_threads(experiment.parallel.cpus_per_worker or 1)
             device = torch.device("cuda" if experiment.parallel.use_gpu else "cpu")
             self._trainer = Trainer(experiment, cached_task(experiment.task, config["data"]), device=device)
+            if config["keeps_checkpoints"]:
+                self._checkpoints = Checkpoints(self._trainer, Path(config["folder"]) / "checkpoints")
+                self._checkpoints.resume()
         except Exception as error:
             self._fail(error)
 
@@ -55,8 +95,8 @@ class OneWorkerTrial(tune.Trainable):
         if self._trainer is None:
             return {FAILURE: self._failure, "done": True}
         try:
-            result: dict[str, Any] = dict(self._trainer.run_epoch())
-            if not self._trainer.done:
+            result = self._epoch(self._trainer)
+            if not self._trainer.done or (self._checkpoints and self._checkpoints.unreported):
                 return result
             if self._final:
                 measures, curves = self._trainer.test()
@@ -66,13 +106,23 @@ class OneWorkerTrial(tune.Trainable):
             self._fail(error)
             return {FAILURE: self._failure, "done": True}
 
+    def _epoch(self, trainer: Trainer) -> dict[str, Any]:
+        """An epoch's metrics: of one that is in the checkpoint from which the run goes on, or of one that is run."""
+        if self._checkpoints is None:
+            return dict(trainer.run_epoch())
+        if self._checkpoints.unreported:
+            return dict(self._checkpoints.unreported.popleft())
+        result = dict(trainer.run_epoch())
+        self._checkpoints.save_if_due()
+        return result
+
     def _fail(self, error: Exception) -> None:
         if not isinstance(error, Diverged):
             traceback.print_exc()
         self._failure = failure(error)
 
     def save_checkpoint(self, checkpoint_dir: str) -> None:
-        """Nothing: a trial that is lost starts again, its epochs are seconds."""
+        """Nothing: a trial that is lost starts again, its epochs are seconds; longer runs have `Checkpoints`."""
 
     def load_checkpoint(self, checkpoint: dict[str, Any] | None) -> None:
         """Nothing to load."""

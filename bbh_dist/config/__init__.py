@@ -1,9 +1,10 @@
-"""What a run is: typed experiments and search spaces, read from YAML with one-line errors."""
+"""What a run is: typed experiments, search spaces and suites, read from YAML with one-line errors."""
 
 from bbh_dist.config.errors import ConfigError, DataError, Mistake
 from bbh_dist.config.evaluation import Attacks, Evaluation
 from bbh_dist.config.experiment import EarlyStop, Experiment, Optimizer, Parallel
 from bbh_dist.config.load import load_experiment, load_space, override, to_yaml
+from bbh_dist.config.load_suite import load_suite
 from bbh_dist.config.measures import FINAL_METRICS, MEASURES, Kind, Measure, measures_of
 from bbh_dist.config.methods import (
     Anneal,
@@ -19,10 +20,22 @@ from bbh_dist.config.methods import (
     SemiImplicit,
 )
 from bbh_dist.config.space import Final, Objective, Parameter, Sampler, Scheduler, SearchSpace
+from bbh_dist.config.suite import (
+    TRAIN_SECONDS,
+    PlannedRow,
+    Published,
+    Suite,
+    SuitePlan,
+    TunedObjective,
+    TunedSettings,
+    run_name,
+    tuned_settings,
+)
 
 __all__ = [
     "FINAL_METRICS",
     "MEASURES",
+    "TRAIN_SECONDS",
     "Anneal",
     "Attacks",
     "BbbMethod",
@@ -47,13 +60,22 @@ __all__ = [
     "Optimizer",
     "Parallel",
     "Parameter",
+    "PlannedRow",
+    "Published",
     "Sampler",
     "Scheduler",
     "SearchSpace",
     "SemiImplicit",
+    "Suite",
+    "SuitePlan",
+    "TunedObjective",
+    "TunedSettings",
     "load_experiment",
     "load_space",
+    "load_suite",
     "measures_of",
     "override",
+    "run_name",
     "to_yaml",
+    "tuned_settings",
 ]

@@ -40,8 +40,8 @@ def load_experiment(
     for assignment in assignments:
         key, value = parse_assignment(assignment)
         source.set(key, value, f"--set {assignment}")
-    _apply_flags(source, flags)
-    return _validate(Experiment, source)
+    apply_flags(source, flags)
+    return validate(Experiment, source)
 
 
 def load_space(
@@ -58,8 +58,8 @@ def load_space(
     for assignment in assignments:
         key, value = parse_assignment(assignment)
         source.set(_space_key(key), value, f"--set {assignment}")
-    _apply_flags(source, flags)
-    space = _validate(SearchSpace, source)
+    apply_flags(source, flags)
+    space = validate(SearchSpace, source)
     mistakes = list(_search_mistakes(space, source))
     if mistakes:
         raise ConfigError(mistakes)
@@ -75,7 +75,7 @@ def override(experiment: Experiment, values: dict[str, Any]) -> Experiment:
     source = Source("trial", experiment.model_dump(mode="json"))
     for key, value in values.items():
         source.set(key.split("."), value, f"trial {key}")
-    return _validate(Experiment, source)
+    return validate(Experiment, source)
 
 
 def to_yaml(model: BaseModel) -> str:
@@ -83,7 +83,8 @@ def to_yaml(model: BaseModel) -> str:
     return write_source(model.model_dump(mode="json", exclude_none=True))
 
 
-def _apply_flags(source: Source, flags: Iterable[tuple[str, str, Any]]) -> None:
+def apply_flags(source: Source, flags: Iterable[tuple[str, str, Any]]) -> None:
+    """Set (place, dotted key, value) of flags."""
     for place, key, value in flags:
         source.set(key.split("."), value, place)
 
@@ -108,7 +109,12 @@ def _search_key(key: list[str]) -> list[str]:
     return [".".join(level) for level in levels if level]
 
 
-def _validate(model: type[Model], source: Source) -> Model:
+def validate(model: type[Model], source: Source) -> Model:
+    """The model of what was read.
+
+    Raises:
+        ConfigError: every mistake in it, placed.
+    """
     try:
         return model.model_validate(source.data)
     except ValidationError as error:
@@ -210,7 +216,7 @@ def _models_in(annotation: Any) -> list[type[BaseModel]]:
 
 
 def _search_mistakes(space: SearchSpace, source: Source) -> Iterable[Mistake]:
-    known = sorted(_dotted(space.base.model_dump(mode="json")))
+    known = sorted(dotted_keys(space.base.model_dump(mode="json")))
     for key, parameter in space.search.items():
         path = ("search", key)
         if key not in known:
@@ -250,9 +256,10 @@ def _company(space: SearchSpace, key: str) -> dict[str, Any]:
     return values
 
 
-def _dotted(data: dict[str, Any], prefix: str = "") -> Iterable[str]:
+def dotted_keys(data: dict[str, Any], prefix: str = "") -> Iterable[str]:
+    """The keys of all leaves."""
     for key, value in data.items():
         if isinstance(value, dict):
-            yield from _dotted(value, f"{prefix}{key}.")
+            yield from dotted_keys(value, f"{prefix}{key}.")
         else:
             yield f"{prefix}{key}"

@@ -2,10 +2,20 @@
 
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+
+from bbh_dist.config.errors import RuleError
+
+
+def _differ(seeds: list[int]) -> list[int]:
+    if len(set(seeds)) != len(seeds):
+        raise RuleError("seeds must differ", got=seeds)
+    return seeds
+
 
 PositiveInt = Annotated[int, Field(ge=1, lt=2**63)]
 Seed = Annotated[int, Field(ge=0, lt=2**63)]
+Seeds = Annotated[list[Seed], Field(min_length=1), AfterValidator(_differ)]
 
 
 class Frozen(BaseModel):

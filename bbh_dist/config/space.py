@@ -9,7 +9,7 @@ from pydantic import Field, field_validator, model_validator
 from bbh_dist.config.errors import RuleError, nearest
 from bbh_dist.config.experiment import Experiment
 from bbh_dist.config.measures import MEASURES, Direction
-from bbh_dist.config.model import Frozen, PositiveInt, Seed
+from bbh_dist.config.model import Frozen, PositiveInt, Seeds
 
 IntegerRange = Annotated[list[int], Field(min_length=2, max_length=2)]
 NumberRange = Annotated[list[float], Field(min_length=2, max_length=2)]
@@ -133,14 +133,7 @@ class Final(Frozen):
 
     top: PositiveInt = 1
     """How many trials: the best, or those of the Pareto front that come nearest to the ideal point."""
-    seeds: Annotated[list[Seed], Field(min_length=1)] = Field(default=[0, 1, 2])
-
-    @field_validator("seeds")
-    @classmethod
-    def _seeds_differ(cls, seeds: list[int]) -> list[int]:
-        if len(set(seeds)) != len(seeds):
-            raise RuleError("seeds must differ", got=seeds)
-        return seeds
+    seeds: Seeds = Field(default=[0, 1, 2])
 
 
 class SearchSpace(Frozen):

@@ -12,6 +12,7 @@ _LOOKS: dict[str, tuple[str, style.Looks]] = {
     "dropout": ("dropout", {"color": _SKY, "linestyle": "-.", "marker": "^"}),
     "bbb": ("BbB", {"color": style.GREEN, "linestyle": ":", "marker": "D"}),
     "mnf": ("MNF", {"color": style.PURPLE, "linestyle": (0, (5, 1)), "marker": "v"}),
+    "bbh": ("BbH", {"color": style.BLUE, "linestyle": "-", "marker": "P"}),
     "bbh-single": ("BbH single", {"color": style.BLUE, "linestyle": "-", "marker": "P"}),
     "bbh-sliced": ("BbH sliced", {"color": _WINE, "linestyle": (0, (3, 1, 1, 1)), "marker": "X"}),
     "bbh-layerwise": ("BbH layer-wise", {"color": style.VERMILLION, "linestyle": "--", "marker": "*"}),

@@ -22,7 +22,7 @@ def draw_curve(curve: object) -> Figure | None:
     Args:
         curve: JSON-like, as `evaluation.curve_details` gives it.
     """
-    if not isinstance(curve, Mapping) or not _is_drawable(curve):
+    if not isinstance(curve, Mapping) or not is_drawable(curve):
         return None
     figure = style.new_figure()
     axes = figure.subplots()
@@ -75,7 +75,8 @@ def _title(curve: Mapping[str, object]) -> str:
     return "; ".join(parts)
 
 
-def _is_drawable(curve: Mapping[str, object]) -> bool:
+def is_drawable(curve: Mapping[str, object]) -> bool:
+    """Whether the lists of the grid are there, equally long and finite."""
     lists = [_array(curve.get(name)) for name in _ON_GRID]
     return len(lists[0]) > 1 and all(values.shape == lists[0].shape and np.isfinite(values).all() for values in lists)
 

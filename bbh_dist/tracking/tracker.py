@@ -99,13 +99,17 @@ class Tracker:
         if parent is not None:
             all_tags["mlflow.parentRunId"] = parent
         run_id: str = self._client.create_run(self.experiment_id, run_name=name, tags=all_tags).info.run_id
+        self.describe(run_id, params=params, config=config)
+        return run_id
+
+    def describe(self, run_id: str, *, params: Mapping[str, object] | None = None, config: str | None = None) -> None:
+        """Store parameters and the resolved configuration of a run; again, too."""
         if params:
             from mlflow.entities import Param
 
             self._client.log_batch(run_id, params=[Param(key, _short(value)) for key, value in params.items()])
         if config is not None:
             self._client.log_text(run_id, config, "config.yaml")
-        return run_id
 
     def reopen_run(self, run_id: str) -> None:
         """Set a run that ended or was cut off back to RUNNING; epochs that it holds are not logged again.
@@ -125,6 +129,13 @@ class Tracker:
             self._client.delete_tag(run_id, "reason")
         history = self._client.get_metric_history(run_id, _EVERY_EPOCH)
         self._logged_epoch[run_id] = max((point.step for point in history), default=0)
+
+    def children(self, parent: str) -> dict[str, str]:
+        """Name to id of the runs below a run."""
+        found = self._client.search_runs(
+            [self.experiment_id], f"tags.mlflow.parentRunId = '{parent}'", max_results=50_000
+        )
+        return {run.info.run_name: run.info.run_id for run in found}
 
     def kill_children(self, parent: str) -> None:
         """Set the children of a run that are still RUNNING, with nobody left to run them, to KILLED."""

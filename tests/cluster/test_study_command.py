@@ -13,6 +13,8 @@ import pytest
 from mlflow import MlflowClient
 from mlflow.entities import Run
 
+from bbh_dist.config import load_suite
+
 SPACE = """
 base:
   task: digits5
@@ -124,6 +126,18 @@ def test_final_runs_are_measured_on_test_data(study: tuple[Path, subprocess.Comp
     trial_runs = [run for run in children if run.data.tags["kind"] == "trial"]
     assert not [name for run in trial_runs for name in run.data.metrics if name.startswith("test/")]
     assert "mlflow ui --backend-store-uri sqlite:///" in done.stdout
+
+
+def test_a_suite_can_read_what_the_study_found(study: tuple[Path, subprocess.CompletedProcess[str]]) -> None:
+    folder, _ = study
+    result = json.loads((folder / "out.json").read_text())
+    (folder / "suite.yaml").write_text("base: {task: digits5}\nrows: {map: {method: {name: map}}}\n")
+    plan = load_suite(folder / "suite.yaml", [f"settings.map={result['settings']}"])
+    row, best = plan.rows["map"], result["best"][0]
+    assert row.tuned is not None
+    assert (row.tuned.trial, row.tuned.trials, row.tuned.settings) == (best["number"], 6, best["params"])
+    assert [each.value for each in row.tuned.objectives] == list(best["values"].values())
+    assert row.experiment.optimizer.lr == best["params"]["optimizer.lr"]
 
 
 def test_resuming_a_finished_study_changes_nothing(study: tuple[Path, subprocess.CompletedProcess[str]]) -> None:
