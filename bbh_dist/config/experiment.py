@@ -48,7 +48,8 @@ class Parallel(Frozen):
     """Data-parallel workers; each takes its share of every global batch."""
     shards: Annotated[int, Field(ge=1, le=4096)] | None = None
     """Workers over which the sampling of weights is split; must divide `workers`, the others are replicas.
-    Default: all of them for bbh; 1 for other methods, which have nothing to split."""
+    Default: all of them for bbh; for an ensemble as many as hold the same number of members each; 1 for other methods,
+    which have nothing to split."""
     cpus_per_worker: PositiveInt | None = None
     """CPU cores, and threads, of a worker. Default: 1, but all of the machine's for a training run on its own."""
     use_gpu: bool = False
@@ -143,6 +144,9 @@ class Experiment(Frozen):
         if shards not in (None, 1) and not self.method.splits_samples:
             rule = f"must be 1 for {self.method.name}, which splits no weight samples"
             raise RuleError(rule, key="parallel.shards", got=shards)
+        if self.method.name == "ensemble" and self.method.members % (shards or 1):
+            rule = f"must divide method.members, {self.method.members}"
+            raise RuleError(rule, key="parallel.shards", got=shards)
         return self
 
     @model_validator(mode="after")
@@ -172,9 +176,7 @@ class Experiment(Frozen):
     @property
     def shards(self) -> int:
         """Workers over which the sampling of weights is split."""
-        if not self.method.splits_samples:
-            return 1
-        return self.parallel.shards or self.parallel.workers
+        return self.parallel.shards or self.method.default_shards(self.parallel.workers)
 
 
 def _with_whole_blocks(network: str, depth: int, width: int) -> str:

@@ -79,7 +79,7 @@ class MethodSettings(Frozen):
     """What every method has: a Gaussian prior, and a weight on the divergence from it."""
 
     splits_samples: ClassVar[bool] = False
-    """Whether shards generate parts of the weight samples (`parallel.shards`)."""
+    """Whether shards generate parts of the weight samples, or hold some of the members (`parallel.shards`)."""
     name: str
     prior_stddev: Annotated[float, Field(ge=1e-6, le=1e6)] = 1.0
     """Standard deviation of the factorised Gaussian prior; of point estimates that on kernels. Default: the paper."""
@@ -92,6 +92,10 @@ class MethodSettings(Frozen):
     def label(self) -> str:
         """What tables and figures call it: the name, of bbh with the generator, as in bbh-single."""
         return self.name
+
+    def default_shards(self, workers: int) -> int:
+        """Workers out of so many over which weights are split."""
+        return 1
 
 
 class OneSampleMethod(MethodSettings):
@@ -124,6 +128,30 @@ class MapMethod(OneSampleMethod):
     """Maximum a posteriori: one point estimate; the prior on the kernels makes an L2 penalty."""
 
     name: Literal["map"]
+
+
+class EnsembleMethod(MethodSettings):
+    """Deep ensemble (Lakshminarayanan et al. 2017): members that differ by initialisation and by their batches."""
+
+    splits_samples: ClassVar[bool] = True
+    likelihood: ClassVar[Likelihood] = "mean_log"
+    name: Literal["ensemble"]
+    members: Annotated[int, Field(ge=1, le=4096)] = 10
+    """Networks, each a maximum a posteriori of its own. Default: the paper."""
+
+    @property
+    def likelihood_samples(self) -> int:
+        """Weight samples in the likelihood of a step: all members."""
+        return self.members
+
+    @property
+    def samples_per_step(self) -> int:
+        """Weight samples drawn in a training step."""
+        return self.members
+
+    def default_shards(self, workers: int) -> int:
+        """As many as hold the same number of members each."""
+        return math.gcd(self.members, workers)
 
 
 class DropoutMethod(OneSampleMethod):
@@ -190,6 +218,10 @@ class BbhMethod(SampledMethod):
         """Weight samples drawn in a training step."""
         return max(self.kl_samples, self.likelihood_samples)
 
+    def default_shards(self, workers: int) -> int:
+        """All of them."""
+        return workers
+
 
 class MnfMethod(SampledMethod):
     """Multiplicative normalizing flows (Louizos & Welling 2017)."""
@@ -223,9 +255,10 @@ class MnfMethod(SampledMethod):
         return self
 
 
-MethodConfig = MapMethod | DropoutMethod | BbbMethod | MnfMethod | BbhMethod
+MethodConfig = MapMethod | EnsembleMethod | DropoutMethod | BbbMethod | MnfMethod | BbhMethod
 METHODS: dict[str, type[MethodConfig]] = {
     "map": MapMethod,
+    "ensemble": EnsembleMethod,
     "dropout": DropoutMethod,
     "bbb": BbbMethod,
     "mnf": MnfMethod,

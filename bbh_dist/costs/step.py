@@ -68,7 +68,7 @@ def step_costs(
     Raises:
         ValueError: the network does not take the inputs.
     """
-    shards = _shards(experiment, workers)
+    shards = experiment.parallel.shards or experiment.method.default_shards(workers)
     group = counted_workers(workers, shards, rank)
     normalisation = build_normalisation(experiment.normalisation_kind, experiment.batch_size)
     network = build_network(experiment.network, input_shape, outputs, normalisation)
@@ -88,13 +88,6 @@ def step_costs(
     return _costs(experiment, whole, gradients, trace, dict(group.traffic), dtype.itemsize)
 
 
-def _shards(experiment: Experiment, workers: int) -> int:
-    """Shards where an experiment has so many workers."""
-    if not experiment.method.splits_samples:
-        return 1
-    return experiment.parallel.shards or workers
-
-
 def _differentiate(
     experiment: Experiment,
     gradients: Gradients,
@@ -105,13 +98,12 @@ def _differentiate(
 ) -> None:
     """The forward and backward passes as `Trainer.step` has them."""
     config, method = experiment.method, gradients.method
-    batch = torch.empty(experiment.batch_size, dtype=torch.int64, device=META)
+    batch = experiment.batch_size
     samples = workers.samples(config.likelihood_samples, splittable=config.likelihood == "mean_log")
-    own = workers.examples(len(batch), samples)
-    share = batch[own.start : own.stop]
-    inputs = torch.empty(len(share), *input_shape, dtype=noise.dtype, device=META)
-    labels = share if likelihood.kind == "classification" else inputs.new_empty(len(share))
-    sizes: dict[str, Any] = {"batch": len(batch), "examples": 1, "kl_weight": config.kl_weight}
+    shape = (*((len(samples.own),) if method.independent else ()), len(workers.examples(batch, samples)))
+    inputs = torch.empty(*shape, *input_shape, dtype=noise.dtype, device=META)
+    labels = inputs.new_empty(shape, dtype=torch.int64 if likelihood.kind == "classification" else noise.dtype)
+    sizes: dict[str, Any] = {"batch": batch, "examples": 1, "kl_weight": config.kl_weight}
     with gradients.collecting(), method.network.normalisation.training(batch_total(workers, samples)):
         drawn = method.draw(noise)
         method.adapt(drawn)

@@ -94,8 +94,8 @@ class Pass:
 
 
 def evaluated_noise(method: Method, noise: Noise) -> Noise:
-    """The noise of the weight samples that are needed: of a point estimate one."""
-    return replace(noise, samples=noise.samples[:1]) if method.point_estimate else noise
+    """The noise of the weight samples that are needed: where a method has fixed ones, of each of them once."""
+    return noise if method.fixed_samples is None else replace(noise, samples=range(method.fixed_samples))
 
 
 def passes(method: Method, inputs: Tensor, noise: Noise, workers: Workers) -> Iterator[Pass]:

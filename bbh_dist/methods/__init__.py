@@ -4,10 +4,11 @@ from typing import Any
 
 import torch
 
-from bbh_dist.config import BbbMethod, BbhMethod, DropoutMethod, MapMethod, MethodConfig, MnfMethod
+from bbh_dist.config import BbbMethod, BbhMethod, DropoutMethod, EnsembleMethod, MapMethod, MethodConfig, MnfMethod
 from bbh_dist.methods.bbb import BayesByBackprop
 from bbh_dist.methods.bbh import BayesByHypernet
 from bbh_dist.methods.dropout import Dropout
+from bbh_dist.methods.ensemble import Ensemble
 from bbh_dist.methods.map import MAP
 from bbh_dist.methods.method import Method
 from bbh_dist.methods.mnf import MultiplicativeNormalizingFlows
@@ -19,6 +20,7 @@ __all__ = [
     "BayesByBackprop",
     "BayesByHypernet",
     "Dropout",
+    "Ensemble",
     "Method",
     "MultiplicativeNormalizingFlows",
     "build_method",
@@ -26,6 +28,7 @@ __all__ = [
 
 _METHODS: dict[type[MethodConfig], Any] = {
     MapMethod: MAP,
+    EnsembleMethod: Ensemble,
     DropoutMethod: Dropout,
     BbbMethod: BayesByBackprop,
     MnfMethod: MultiplicativeNormalizingFlows,

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from bbh_dist.config import BbhMethod
 from bbh_dist.divergences import Discriminator, gaussian_moment_kl, knn_kl, knn_marginal_kl, pick, semi_implicit_kl
-from bbh_dist.hypernets import build_generator
+from bbh_dist.hypernets import Head, build_generator
 from bbh_dist.methods.method import Method
 from bbh_dist.methods.sigma import initial_log_stddevs, own_log_stddevs
 from bbh_dist.methods.spread import spread_measures, variances
@@ -65,6 +65,15 @@ class BayesByHypernet(Method):
         """Parameters that all shards hold and of whose gradients each has a term."""
         shared = [] if self.log_stddevs is None else [self.log_stddevs]
         return shared if self.generator.splits_heads else [*self.generator.parameters(), *shared]
+
+    def split_rows(self) -> dict[str, int]:
+        """Rows over all shards of the heads that are split."""
+        return {
+            f"generator.{name}.{tensor}": head.outputs
+            for name, head in self.generator.named_modules()
+            if isinstance(head, Head) and self.generator.splits_heads
+            for tensor in ("weight", "bias")
+        }
 
     def draw(self, noise: Noise) -> WeightSamples:
         """Weight samples, one per sample of the noise."""

@@ -31,7 +31,7 @@ class Dropout(MAP):
         super().__init__(config, network, generator, shards)
         self.kept = INTEGERS - round(config.rate * INTEGERS)
         """How many of the random integers leave an input as it is."""
-        self.point_estimate = self.kept == INTEGERS or not network.dropped
+        self.fixed_samples = 1 if self.kept == INTEGERS or not network.dropped else None
 
     def draw(self, noise: Noise) -> Noise:
         """The noise itself: masks have to wait for the examples."""
@@ -40,7 +40,7 @@ class Dropout(MAP):
     def forward(self, inputs: Tensor, drawn: Noise, samples: SampleShare | None = None, first: int = 0) -> Tensor:
         """Logits (S, B, C) of inputs (B, ...); (1, B, C) of a point estimate."""
         layer = self.layers()
-        if not self.point_estimate:
+        if self.fixed_samples is None:
             own = (samples or SampleShare(len(drawn))).own
             layer = self._dropping(layer, ExampleNoise(drawn.some(own), first))
         return self.network(layer, inputs[None])

@@ -3,6 +3,7 @@
 from abc import ABC, abstractmethod
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from bbh_dist.networks import Network
@@ -21,14 +22,21 @@ class Method(nn.Module, ABC):
 
     network: Network
     shards: Shards
-    point_estimate = False
-    """Whether all weight samples are the same, so that one is enough."""
+    fixed_samples: int | None = None
+    """Weight samples that there are where they are parameters, of which a prediction takes each once; None where a
+    posterior is drawn from."""
+    independent = False
+    """Whether weight samples are models of their own: in training each has its own batches, loss and gradient norm."""
     pretraining_steps = 0
     """How often `adapt` is called with samples of the start before training begins."""
 
     def partial_parameters(self) -> list[nn.Parameter]:
         """Parameters that all shards hold and of whose gradients each has a term."""
         return []
+
+    def split_rows(self) -> dict[str, int]:
+        """Rows over all shards of every parameter of which a shard holds some only, by name."""
+        return {}
 
     @abstractmethod
     def draw(self, noise: Noise) -> Any:
@@ -51,6 +59,11 @@ class Method(nn.Module, ABC):
         `first` is the place of the first input in its batch or data set. It keys the noise of methods that have some
         for every example, so that nothing depends on who evaluates an example, or beside which others.
         """
+
+    def each(self, inputs: Tensor, drawn: Any, samples: SampleShare, first: int = 0) -> Tensor:
+        """Logits (S, B, C) of inputs (S, B, ...), where every weight sample of the share has examples of its own."""
+        lone = [SampleShare(samples.count, samples.count, index) for index in samples.own]
+        return torch.cat([self(x, drawn, sample, first) for x, sample in zip(inputs, lone, strict=True)])
 
     @abstractmethod
     def divergence(self, drawn: Any) -> Tensor:

@@ -35,9 +35,11 @@ def task() -> Task:
 
 
 def batch(trainer: Trainer, number: int) -> Tensor:
-    """Indices of a step's global batch."""
+    """Indices (B,) of a step's global batch; (S, B), other examples for each, where weight samples are independent."""
     size, examples = trainer.experiment.batch_size, len(trainer.task.train)
-    return torch.arange(number * size, (number + 1) * size) % examples
+    samples = trainer.experiment.method.likelihood_samples if trainer.method.independent else 1
+    indices = torch.arange(number * samples * size, (number + 1) * samples * size) % examples
+    return indices.view(samples, size) if trainer.method.independent else indices
 
 
 def experiment(

@@ -8,7 +8,7 @@ from bbh_dist.config import ConfigError, Mistake
 DIVERGENCES = ("semi_implicit", "knn", "knn_marginal", "gaussian", "discriminator")
 GENERATORS = ("layerwise", "sliced", "single")
 LAYERWISE_ADAM = "bbh-layerwise-adam"
-CONTESTANTS = ("map", "dropout", "bbb", "mnf", "bbh-single", "bbh-sliced", "bbh-layerwise", LAYERWISE_ADAM)
+CONTESTANTS = ("map", "dropout", "bbb", "mnf", "ensemble", "bbh-single", "bbh-sliced", "bbh-layerwise", LAYERWISE_ADAM)
 """Rows of a step's measurement."""
 
 

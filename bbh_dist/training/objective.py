@@ -59,9 +59,12 @@ def objective(
     """This worker's part of the objective for its share (inputs, labels), from `first` on, of a batch of `batch`.
 
     `samples` is its share of the weight samples in the likelihood. `examples` is N, all training examples.
-    `likelihood` is the task's, by default that of classes.
+    `likelihood` is the task's, by default that of classes. Independent samples have inputs and labels each, with the
+    sample axis first: what is reported are means over them, what is differentiated is the sum of their losses, so that
+    the gradient of each is its own.
     """
-    log_p = likelihood.log_prob(method(inputs, drawn, samples, first), labels)
-    nll_sum = negative_log_likelihood(log_p, config.likelihood).sum() / samples.groups
+    outputs = (method.each if method.independent else method)(inputs, drawn, samples, first)
+    nll_sum = negative_log_likelihood(likelihood.log_prob(outputs, labels), config.likelihood).sum() / samples.groups
     kl = method.divergence(drawn)
-    return Loss(nll_sum / batch + kl * (kl_weight / examples), nll_sum.detach(), kl.detach())
+    loss = nll_sum / batch + kl * (kl_weight / examples)
+    return Loss(loss * samples.count if method.independent else loss, nll_sum.detach(), kl.detach())

@@ -8,7 +8,6 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from bbh_dist.hypernets import Head, LayerwiseGenerator
 from bbh_dist.methods import Method
 from bbh_dist.sharding import Workers
 from bbh_dist.training.checkpoints import Checkpoint
@@ -41,7 +40,7 @@ def read_state(checkpoint: Checkpoint, method: Method, update: Update, workers: 
 
 def _whole(tensors: Mapping[str, Tensor], method: Method, workers: Workers) -> dict[str, Tensor]:
     """Tensors whose rows are sharded become distributed ones; scalars of an optimiser's state are not."""
-    totals = _sharded_rows(method)
+    totals = method.split_rows()
     return {
         name: workers.sharded(value, totals[_parameter(name)]) if value.dim() and _parameter(name) in totals else value
         for name, value in tensors.items()
@@ -52,18 +51,6 @@ def _parameter(name: str) -> str:
     """The parameter that a tensor of the state belongs to."""
     kind, _, rest = name.partition(".")
     return rest.rpartition(".")[0] if kind == "optimizer" else rest
-
-
-def _sharded_rows(method: Method) -> dict[str, int]:
-    """Rows over all shards of every parameter that is split."""
-    return {
-        f"{prefix}.{name}.{tensor}": head.outputs
-        for prefix, module in method.named_modules()
-        if isinstance(module, LayerwiseGenerator)
-        for name, head in module.named_modules()
-        if isinstance(head, Head)
-        for tensor in ("weight", "bias")
-    }
 
 
 def _below(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

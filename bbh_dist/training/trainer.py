@@ -155,13 +155,10 @@ class Trainer:
         return True
 
     def _train_epoch(self, on_step: Callable[[int, int], None] | None) -> dict[str, float]:
-        order = torch.randperm(
-            len(self.task.train), generator=keyed_generator("order", self.experiment.seed, self.epoch)
-        )
         if self.epoch == 0:
             self._pretrain()
         sums = torch.zeros(4, dtype=torch.float64, device=self.device)
-        for step, batch in enumerate(order.to(self.device).split(self.experiment.batch_size), start=1):
+        for step, batch in enumerate(self._order().split(self.experiment.batch_size, dim=-1), start=1):
             terms = self.step(step - 1, batch)
             sums += torch.cat([terms, ~terms[1:2].isfinite()])
             # On a GPU a look at the sums would make it wait for the host; there the epoch's end is early enough.
@@ -182,12 +179,17 @@ class Trainer:
             self.method.adapt(self.method.draw(noise))
 
     def step(self, step: int, batch: Tensor) -> Tensor:
-        """One step on this worker's share of a batch of indices: (sum of NLL, KL, weighted KL), nats."""
+        """One step on this worker's share of a batch of indices (B,): (sum of NLL, KL, weighted KL), nats.
+
+        Independent weight samples may have a batch each, (S, B).
+        """
         experiment, train = self.experiment, self.task.train
         config, kl_weight = experiment.method, self._kl_weight(step)
         samples = self.workers.samples(config.likelihood_samples, splittable=config.likelihood == "mean_log")
-        own = self.workers.examples(len(batch), samples)
-        share = batch[own.start : own.stop]
+        own = self.workers.examples(batch.shape[-1], samples)
+        if self.method.independent:
+            batch = batch.expand(samples.count, -1)[samples.own.start : samples.own.stop]
+        share = batch[..., own.start : own.stop]
         number = self.epoch * self.steps_per_epoch + step
         progress = number / (experiment.epochs * self.steps_per_epoch)
         lr = experiment.optimizer.lr * schedule_factor(experiment.optimizer.schedule, progress)
@@ -197,18 +199,26 @@ class Trainer:
             loss = objective(
                 self.method,
                 config,
-                self.task.training_inputs(share, experiment.seed, self.epoch),
+                self.task.training_inputs(share.flatten(), experiment.seed, self.epoch).unflatten(0, share.shape),
                 train.labels[share],
                 drawn,
                 samples,
                 first=own.start,
-                batch=len(batch),
+                batch=batch.shape[-1],
                 examples=len(train),
                 kl_weight=kl_weight,
                 likelihood=self.task.likelihood,
             )
             self.update.step(loss.part, lr)
         return torch.stack([loss.nll_sum, loss.kl, kl_weight * loss.kl]).double()
+
+    def _order(self) -> Tensor:
+        """Indices (N,) of an epoch's training data in turn; (S, N) where weight samples are independent."""
+        key = ("order", self.experiment.seed, self.epoch)
+        samples = self.experiment.method.likelihood_samples if self.method.independent else 1
+        keys = [key, *((*key, sample) for sample in range(1, samples))]
+        orders = [torch.randperm(len(self.task.train), generator=keyed_generator(*key)) for key in keys]
+        return (torch.stack(orders) if self.method.independent else orders[0]).to(self.device)
 
     def _kl_weight(self, step: int) -> float:
         config = self.experiment.method

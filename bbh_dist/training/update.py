@@ -54,7 +54,10 @@ class Gradients:
         return used
 
     def squared_norm(self, used: dict[str, "Call"]) -> Tensor:
-        """Of the whole gradient, the same on every worker."""
+        """() of the whole gradient, the same on every worker; (S held here,) where weight samples are independent."""
+        if self.method.independent:
+            rows = [tensor.grad.flatten(1) for tensor in self.dense.values() if tensor.grad is not None]
+            return torch.stack([row.double().square().sum(1) for row in rows]).sum(0)
         biases = {id(head.bias) for head in self.heads.values()}
         of_shards = [squared_norm(call.gradients, call.features.detach()) for call in used.values()]
         complete: list[Tensor] = []
@@ -124,12 +127,15 @@ class Update(Gradients):
                 self.optimizer.state[self.dense[parameter]][entry] = value
 
     def _clip_and_sweep(self, used: dict[str, "Call"], lr: float, clip: float) -> None:
-        """Step along the gradient, shortened to the norm `clip`; on a GPU the host does not wait for the factor."""
+        """Step along the gradient, shortened to the norm `clip`, each of independent weight samples by itself.
+
+        On a GPU the host does not wait for the factor.
+        """
         scale = (clip / (self.squared_norm(used).sqrt() + 1e-6)).clamp_max(1.0)
         for name, call in used.items():
             self._sweep(name, call, lr, features=call.features.detach() * scale, differentiate=False)
         for gradient in (tensor.grad for tensor in self.dense.values() if tensor.grad is not None):
-            gradient.mul_(scale)
+            gradient.mul_(scale.view(-1, *[1] * (gradient.dim() - 1)) if scale.dim() else scale)
 
     def _sweep(
         self, name: str, call: "Call", lr: float, *, features: Tensor | None = None, differentiate: bool = True

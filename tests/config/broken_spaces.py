@@ -76,11 +76,7 @@ BROKEN: list[tuple[str, bytes, tuple[str, ...]]] = [
     ("unknown nested key", _spoiled("noise_dim", "noise_dims"), (":5: base.method.generator.noise_dims", "noise_dim?")),
     ("unknown method key", _spoiled("name: bbh", "name: bbh\n    dropout: 1"), (":5: base.method.dropout", "known")),
     ("missing key", _spoiled("  task: digits5\n", ""), (":1: base.task: required key is missing",)),
-    (
-        "missing method name",
-        _spoiled("    name: bbh\n", ""),
-        (":3: base.method.name: ", "missing, one of map, dropout"),
-    ),
+    ("missing method name", _spoiled("    name: bbh\n", ""), (":3: base.method.name: ", "missing, one of map, ")),
     (
         "unknown searched key",
         _spoiled("optimizer.lr:", "optimiser.lr:"),

@@ -11,6 +11,7 @@ from bbh_dist.config import (
     BbhMethod,
     ConfigError,
     DropoutMethod,
+    EnsembleMethod,
     Experiment,
     MapMethod,
     SearchSpace,
@@ -23,6 +24,7 @@ from bbh_dist.config.space import parents_first
 
 BBH = "task: digits5\nmethod: {name: bbh}\n"
 MAP = "task: digits5\nmethod: {name: map}\n"
+ENSEMBLE = "task: digits5\nmethod: {name: ensemble}\n"
 FULL = """\
 task: "npz:1e-3"
 network: mlp:64-32
@@ -93,9 +95,26 @@ def test_defaults_of_a_space(tmp_path: Path) -> None:
     assert (found.trials, found.final.top, found.final.seeds) == (24, 1, [0, 1, 2])
 
 
-@pytest.mark.parametrize(("text", "samples"), [(MAP, 1), (BBH, 5)])
+@pytest.mark.parametrize(("text", "samples"), [(MAP, 1), (BBH, 5), (ENSEMBLE, 10)])
 def test_samples_per_step(tmp_path: Path, text: str, samples: int) -> None:
     assert experiment(tmp_path, text).method.samples_per_step == samples
+
+
+def test_an_ensemble_has_the_papers_members(tmp_path: Path) -> None:
+    method = experiment(tmp_path, ENSEMBLE).method
+    assert isinstance(method, EnsembleMethod)
+    assert (method.members, method.prior_stddev, method.kl_weight) == (10, 1.0, 1.0)
+
+
+@pytest.mark.parametrize(("workers", "shards"), [(1, 1), (2, 2), (3, 1), (4, 2), (5, 5), (20, 10)])
+def test_members_are_split_evenly_over_workers(tmp_path: Path, workers: int, shards: int) -> None:
+    assert experiment(tmp_path, ENSEMBLE, f"parallel.workers={workers}").shards == shards
+
+
+def test_shards_that_do_not_divide_the_members_are_refused(tmp_path: Path) -> None:
+    line = message(experiment, tmp_path, ENSEMBLE, "parallel={workers: 8, shards: 4}")
+    assert line == "--set parallel={workers: 8, shards: 4}: parallel.shards: must divide method.members, 10, got 4"
+    assert experiment(tmp_path, ENSEMBLE, "parallel={workers: 8, shards: 2}").shards == 2
 
 
 def test_likelihood_samples_count_too(tmp_path: Path) -> None:
@@ -136,6 +155,7 @@ def test_experiments_are_frozen(tmp_path: Path) -> None:
         ("method.generator.hidden=[64.0]", "method.generator.hidden.0: must be an integer, got 64.0"),
         ("method.discriminator.weights=0", "method.discriminator.weights: must be greater than or equal to 1, got 0"),
         ("method.semi_implicit.stddev=layer", "method.semi_implicit.stddev: must be one of tensor, unit"),
+        ("method={name: ensemble, members: 0}", "method.members: must be greater than or equal to 1, got 0"),
         ("seed=-1", "seed: must be greater than or equal to 0, got -1"),
         ("evaluation.attacks.epsilons=[]", "evaluation.attacks.epsilons: must not be empty"),
         ("evaluation.attacks.epsilons=[-0.1]", "evaluation.attacks.epsilons.0: must be greater than or equal to 0"),
@@ -248,7 +268,7 @@ def test_flags_are_named_as_the_place(tmp_path: Path) -> None:
     assert line == "--workers: parallel.workers: must be greater than or equal to 1, got 0"
 
 
-@pytest.mark.parametrize("text", [BBH, MAP, FULL])
+@pytest.mark.parametrize("text", [BBH, MAP, ENSEMBLE, FULL])
 def test_a_resolved_experiment_loads_again(tmp_path: Path, text: str) -> None:
     found = experiment(tmp_path, text)
     assert experiment(tmp_path, to_yaml(found)) == found

@@ -15,6 +15,8 @@ CASES: dict[str, dict[str, Any]] = {
     "bbb": {"method": {"name": "bbb", "likelihood_samples": 2}},
     "bbb-local": {"method": {"name": "bbb", "estimator": "local"}, "precision": "float64"},
     "bbb-flipout": {"method": {"name": "bbb", "estimator": "flipout"}, "optimizer": {"gradient_clip": 1.0}},
+    "ensemble": {"method": {"name": "ensemble", "members": 4}},
+    "ensemble-replicas": {"method": {"name": "ensemble", "members": 3}, "optimizer": {"gradient_clip": 1.0}},
     "single": {"method": {"kind": "single"}},
     "single-knn": {"method": {"kind": "single", "divergence": "knn", **_SEVERAL}},
     "single-discriminator": {"method": {"kind": "single", "divergence": "discriminator", **_SEVERAL}},

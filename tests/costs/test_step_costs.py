@@ -15,7 +15,7 @@ HIDDEN, NOISE_DIM, LENET_WEIGHTS, LENET_TENSORS = (64, 256, 512), 8, 431_080, 8
 
 
 def lenet(kind: str, workers: int = 1, **changes: Any) -> StepCosts:
-    method = {"name": "bbh", "generator": {"kind": kind}} if kind != "map" else {"name": "map"}
+    method = {"name": kind} if kind in ("map", "ensemble") else {"name": "bbh", "generator": {"kind": kind}}
     settings = {"task": "mnist", "network": "lenet", "method": method, "optimizer": {"name": "rmsprop"}} | changes
     return step_costs(Experiment.model_validate(settings), (1, 28, 28), 10, workers)
 
@@ -64,6 +64,14 @@ def test_flops_of_map_are_those_of_its_layers() -> None:
     products = 100 * (24**2 * 20 * 25 + 8**2 * 50 * 500 + 800 * 500 + 500 * 10)
     inputs = 100 * 24**2 * 20 * 25  # images need no gradient
     assert lenet("map").flops == 2 * (3 * products - inputs)
+
+
+def test_an_ensemble_costs_what_its_members_cost_and_shards_divide_them() -> None:
+    alone, whole, half = lenet("map"), lenet("ensemble"), lenet("ensemble", 2)
+    for name in ("parameters", "parameter_bytes", "optimizer_bytes", "gradient_bytes", "flops"):
+        assert getattr(whole, name) == 10 * getattr(alone, name), name
+        assert getattr(half, name) == getattr(whole, name) // (1 if name == "parameters" else 2), name
+    assert half.wire == {"divergence": 4}  # one number to report, and no gradient
 
 
 @pytest.mark.parametrize("case", CASES)

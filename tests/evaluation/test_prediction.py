@@ -69,7 +69,7 @@ def test_the_parts_of_workers_add_up(config: BbhMethod | MapMethod, workers: int
     total = Prediction(sum(part.probabilities for part in parts), sum(part.expected_entropy for part in parts))
     check_equal(total, predict(of, x, noise(samples)))
     shares = torch.stack([part.probabilities.sum() for part in parts])
-    if samples * examples >= workers and not of.point_estimate:
+    if samples * examples >= workers and of.fixed_samples is None:
         assert shares.max() <= 1.5 * shares.min() + 1.01  # nobody does the work of two
 
 
@@ -81,7 +81,7 @@ def test_no_examples_give_an_empty_prediction() -> None:
 class Counting(nn.Module):
     """A method that remembers how much was asked of it in a call."""
 
-    point_estimate = False
+    fixed_samples = None
     shards = ALONE
 
     def __init__(self, examples: Tensor) -> None:

@@ -69,12 +69,12 @@ def test_rate_0_is_map_bit_for_bit(name: str) -> None:
     )
     assert torch.equal(loss, expected)
     assert all(map(torch.equal, found, gradients))
-    assert built(network, 0.0).point_estimate
-    assert not built(network, 0.1).point_estimate
+    assert built(network, 0.0).fixed_samples == 1
+    assert built(network, 0.1).fixed_samples is None
 
 
 def test_a_network_without_inner_layers_has_nothing_to_drop() -> None:
-    assert built(MLP((4,), 3, ())).point_estimate
+    assert built(MLP((4,), 3, ())).fixed_samples == 1
 
 
 def test_masks_are_those_of_the_place_and_the_sample() -> None:

@@ -21,6 +21,7 @@ KINDS = ("single", "sliced", "layerwise")
 DIVERGENCES = ("semi_implicit", "knn", "knn_marginal", "gaussian", "discriminator")
 METHODS: dict[str, dict] = {
     "map": {"name": "map", "prior_stddev": 1.3},
+    "ensemble": {"name": "ensemble", "members": 3, "prior_stddev": 1.3},
     "dropout": {"name": "dropout", "rate": 0.3, "prior_stddev": 1.3},
     **{
         f"bbb-{estimator}": {

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from bbh_dist.config import BbbMethod, BbhMethod, DropoutMethod, MapMethod, MethodConfig, MnfMethod
+from bbh_dist.config import BbbMethod, BbhMethod, DropoutMethod, EnsembleMethod, MapMethod, MethodConfig, MnfMethod
 from bbh_dist.methods import Method, build_method
 from bbh_dist.networks import build_network
 from bbh_dist.noise import Noise, keyed_generator
@@ -48,9 +48,11 @@ class MethodContract:
 
     def test_every_parameter_has_a_finite_gradient(self, method: Method, config: MethodConfig) -> None:
         drawn = method.draw(NOISE)
-        loss = objective(
-            method, config, IMAGES, LABELS, drawn, SampleShare(1), batch=6, examples=50, kl_weight=1.0
-        ).part
+        share = SampleShare(method.fixed_samples or 1)
+        x, labels = IMAGES, LABELS
+        if method.independent:
+            x, labels = x.expand(share.count, *x.shape), labels.expand(share.count, -1)
+        loss = objective(method, config, x, labels, drawn, share, batch=6, examples=50, kl_weight=1.0).part
         loss.backward()
         for name, parameter in method.named_parameters():
             assert parameter.grad is not None, name
@@ -68,6 +70,14 @@ class MethodContract:
         fewer, _ = self.results(method, replace(NOISE, samples=(0, 1)))
         torch.testing.assert_close(fewer, logits[:2], rtol=1e-5, atol=1e-5)
         assert not any(torch.allclose(a, b) for a, b in itertools.combinations(logits, 2))
+
+    def test_each_sample_may_have_examples_of_its_own(self, method: Method) -> None:
+        """Within 1e-5: a product of more rows may add in another order."""
+        share = SampleShare(self.samples)
+        own = torch.stack([IMAGES * (index + 1) for index in range(self.samples)])
+        drawn = method.draw(NOISE)
+        expected = [method(x, drawn, share)[index] for index, x in enumerate(own)]
+        torch.testing.assert_close(method.each(own, drawn, share), torch.stack(expected), rtol=1e-5, atol=1e-5)
 
     def test_state_round_trip_gives_the_same_predictions(self, method: Method, config: MethodConfig) -> None:
         other = self.built(config, "lenet" if "conv1" in method.network.layers else "mlp:5", seed=1)
@@ -99,6 +109,12 @@ class TestMap(MethodContract):
     @pytest.fixture
     def config(self) -> MapMethod:
         return MapMethod(name="map", prior_stddev=1.7)
+
+
+class TestEnsemble(MethodContract):
+    @pytest.fixture
+    def config(self) -> EnsembleMethod:
+        return EnsembleMethod(name="ensemble", members=4, prior_stddev=1.7)
 
 
 class TestDropout(MethodContract):

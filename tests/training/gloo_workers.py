@@ -95,6 +95,7 @@ CASES: dict[str, Case] = dict(crossed()) | {
     "layerwise-adam": Case(bbh("layerwise", kl_samples=3, likelihood_samples=4), optimizer={"name": "adam"}),
     "layerwise-rmsprop": Case(METHODS["layerwise"], optimizer={"name": "rmsprop"}),
     "layerwise-float32": Case(bbh("layerwise", likelihood_samples=2), {"precision": "float32"}),
+    "ensemble": Case(METHODS["ensemble"], optimizer={"gradient_clip": 0.3}),
 }
 WHOLE = {
     "map": Case(METHODS["map"], optimizer={"gradient_clip": 0.3}),
@@ -106,7 +107,7 @@ WHOLE = {
     "mnf-local": Case(METHODS["mnf"] | {"estimator": "local"}, optimizer={"name": "adam"}),
 }
 CASES |= WHOLE
-REPLICATED = ("single-knn", "single-discriminator", "sliced-gaussian", "layerwise-semi_implicit", *WHOLE)
+REPLICATED = ("single-knn", "single-discriminator", "sliced-gaussian", "layerwise-semi_implicit", "ensemble", *WHOLE)
 """What two workers train without shards, too."""
 
 
@@ -120,6 +121,7 @@ def jobs(size: int) -> list[tuple[str, int]]:
 GOING_ON = {
     **{f"layerwise-{name}": Case(METHODS["layerwise"], {}, {"name": name}) for name in ("adam", "rmsprop", "sgd")},
     "single": Case(METHODS["single"], {}, {"name": "adam", "lr": 0.2}),
+    "ensemble": Case(METHODS["ensemble"], {}, {"name": "adam", "lr": 0.2}),
 }
 SAVED_AFTER = 4
 

@@ -22,16 +22,20 @@ UNSPLIT: dict[str, dict[str, Any]] = {
     },
 }
 """Methods whose weight samples are not split into parts."""
-METHODS = UNSPLIT | {
-    kind: {
-        "name": "bbh",
-        "generator": {"kind": kind, "hidden": [6], "noise_dim": 3},
-        "kl_samples": 4,
-        "likelihood_samples": 3,
-        "kl_weight": 0.3,
+METHODS = (
+    UNSPLIT
+    | {"ensemble": {"name": "ensemble", "members": 4, "kl_weight": 0.3}}
+    | {
+        kind: {
+            "name": "bbh",
+            "generator": {"kind": kind, "hidden": [6], "noise_dim": 3},
+            "kl_samples": 4,
+            "likelihood_samples": 3,
+            "kl_weight": 0.3,
+        }
+        for kind in ("single", "sliced", "layerwise")
     }
-    for kind in ("single", "sliced", "layerwise")
-}
+)
 
 
 def experiment(method: str | dict[str, Any] = "single", **changes: Any) -> Experiment:

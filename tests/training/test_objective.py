@@ -36,7 +36,7 @@ def fixed_method() -> Method:
         def divergence(self, drawn: None) -> Tensor:
             return torch.tensor(KL, dtype=torch.float64)
 
-    return cast(Method, Fixed())
+    return cast(Method, Fixed(independent=False))
 
 
 @pytest.mark.parametrize("form", BY_HAND)
