@@ -89,6 +89,7 @@ def check_suite(plan: SuitePlan, data: str) -> dict[str, Task]:
         if task not in tasks:
             tasks[task] = load_task(task, Path(data))
         _check_suits(row.experiment, tasks[task], f"rows.{name}.")
+        _check_evaluation(row.experiment, tasks[task], f"rows.{name}.")
     return {name: tasks[row.experiment.task] for name, row in plan.rows.items()}
 
 

@@ -63,8 +63,9 @@ class RunFolder:
 
     def update(self, config: str, record: dict[str, Any]) -> None:
         """Store a configuration that asks for more of the same, and what has to be known to go on."""
-        self.write("config.yaml", config)
+        # In this order: what is cut off between the two is asked for again, not taken for done.
         self.write_record(record)
+        self.write("config.yaml", config)
 
     def config(self) -> str:
         """The resolved configuration that was stored.

@@ -96,11 +96,11 @@ class TrainingRun:
 
     def _train_over_workers(self) -> dict[str, Any]:
         from bbh_dist.cluster.data_parallel import fit_and_poll
-        from bbh_dist.cluster.reports import FAILURE, Reports
+        from bbh_dist.cluster.reports import Reports
         from bbh_dist.cluster.session import cluster, concurrency
 
         reports = Reports(self.folder.path)
-        reports.repair()
+        reports.forget_failures()
         for report in reports.unread():  # what stood there before a resume has been shown
             self._track(report)
 
@@ -115,10 +115,10 @@ class TrainingRun:
             except RuntimeError as error:
                 raise RunFailed(f"the workers were lost: {' '.join(str(error).split())[:300]}") from error
         show()
-        last = reports.last()
-        if FAILURE in last:
-            raise self._failed(last[FAILURE])
-        return last
+        failure = reports.failure()
+        if failure is not None:
+            raise self._failed(failure)
+        return reports.last()
 
     def _report(self, result: dict[str, Any]) -> None:
         """Show and track an epoch."""

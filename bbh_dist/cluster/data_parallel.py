@@ -130,9 +130,10 @@ def _trained(
     trainer = Trainer(experiment, cached_task(experiment.task, data), workers, ray.train.torch.get_device())
     resumed = trainer.resume(folder / "checkpoints")
     if workers.is_first:
-        reports.repair()
+        reports.cut_torn_line()
     if resumed:
-        yield from _unreported(trainer.history, reports.last())
+        # The last epoch of a run that is done is reported with its end, below.
+        yield from _unreported(trainer.history[:-1] if trainer.done else trainer.history, reports.last())
     while not trainer.done and not stopped():
         metrics = trainer.run_epoch()
         if trainer.done or trainer.epoch % experiment.checkpoint_every_epochs == 0:
@@ -151,7 +152,7 @@ def would_repeat(error: Exception) -> bool:
 
 
 def _train(config: dict[str, Any]) -> None:
-    if FAILURE in Reports(Path(config["folder"])).last():
+    if Reports(Path(config["folder"])).failure() is not None:
         return  # the group is up again after a failure that would repeat
     experiment = Experiment.model_validate_json(config["experiment"])
     train_job(experiment, config["data"], Path(config["folder"]), final=True)

@@ -14,7 +14,10 @@ Report = dict[str, Any]
 
 
 class Reports:
-    """The reports of a folder. One process writes; a line that a killed one has torn does not count."""
+    """The reports of a folder. A line that a killed process has torn does not count.
+
+    The first worker writes them; another one only that it failed, which may then stand before the first one's last.
+    """
 
     def __init__(self, folder: Path) -> None:
         self.path = folder / REPORTS
@@ -30,13 +33,24 @@ class Reports:
         lines = self._whole_lines()
         return json.loads(lines[-1]) if lines else {}
 
-    def repair(self) -> None:
-        """Cut off a torn line, and a failure that is about to be tried again."""
+    def failure(self) -> str | None:
+        """Why the run failed, if it did."""
+        return next((report[FAILURE] for report in map(json.loads, self._whole_lines()) if FAILURE in report), None)
+
+    def forget_failures(self) -> None:
+        """Take out what is about to be tried again; while nobody writes."""
+        self.cut_torn_line()
         lines = self._whole_lines()
-        while lines and FAILURE in json.loads(lines[-1]):
-            lines.pop()
+        kept = [line for line in lines if FAILURE not in json.loads(line)]
+        if len(kept) < len(lines):
+            temporary = self.path.with_suffix(".new")
+            temporary.write_text("".join(f"{line}\n" for line in kept), encoding="utf-8")
+            os.replace(temporary, self.path)
+
+    def cut_torn_line(self) -> None:
+        """Cut off a line that a killed process has not written to its end; the next one would go on in it."""
         if self.path.exists():
-            os.truncate(self.path, sum(len(line.encode()) + 1 for line in lines))
+            os.truncate(self.path, sum(len(line.encode()) + 1 for line in self._whole_lines()))
 
     def unread(self) -> Iterator[Report]:
         """What has been appended since the last call, whole, and every epoch once: a restarted group repeats some."""

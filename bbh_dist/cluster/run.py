@@ -122,8 +122,8 @@ def run_jobs(
 ) -> None:
     """Run `count` jobs of a source, `concurrent` at a time; returns when all have ended.
 
-    A job that fails is one failed job. One whose actor or workers die is restarted twice, from the beginning where one
-    worker trains it, else from its newest checkpoint.
+    A job that fails is one failed job. One whose actor or workers die is restarted twice, from its newest checkpoint; a
+    trial of one worker has none and begins again.
     """
     bridge = _Bridge(source, observers, data, folder)
     trainable: Any = OneWorkerTrial

@@ -13,14 +13,15 @@ from pathlib import Path
 from typing import Any
 
 from bbh_dist.cluster.data_parallel import fit_group, train_job
-from bbh_dist.cluster.reports import Report, Reports
+from bbh_dist.cluster.reports import FINISHED, Report, Reports
 from bbh_dist.config import Experiment, Parallel
 
 _ORDER = "order.json"
 _PLACEMENT_GROUP = "placement_group"
+_GROUP = "group"
 _POLL_SECONDS = 0.01
 _HEARTBEAT_SECONDS = 5.0
-_SECONDS_TO_END = 10.0
+_SECONDS_TO_END, _SECONDS_TO_START = 10.0, 60.0
 
 
 class StandingWorkers:
@@ -31,17 +32,21 @@ class StandingWorkers:
         self._orders = 0
         self._group: _Group | None = None
         self._reports: Reports | None = None
+        self._is_fresh = self._has_reported = False
 
     def train(self, experiment: Experiment, data: str, folder: Path, final: bool) -> None:
-        """Have the workers drop what they do and train a run in its folder, or go on with it."""
+        """Have the workers drop what they do and train a run in its folder, or go on with it, unless it is finished."""
         folder.mkdir(parents=True, exist_ok=True)
-        self._reports = Reports(folder)
-        self._reports.repair()
+        self._reports, self._has_reported = Reports(folder), False
+        self._reports.forget_failures()
+        if FINISHED in self._reports.last():
+            return
+        self._succeed(folder)
         job = {"experiment": experiment.model_dump_json(), "data": data, "folder": str(folder), "final": final}
         self._order(job)
+        self._is_fresh = False
         if self._group is None or not self._group.is_alive():
-            self._group = _Group(self.parallel, self.folder, self._orders - 1)
-            self._group.start()
+            self._start()
 
     def next_report(self) -> Report:
         """Wait for the next report of the run.
@@ -49,14 +54,17 @@ class StandingWorkers:
         Raises:
             RuntimeError: the workers were lost, or could not be started.
         """
-        assert self._group is not None
         assert self._reports is not None
         while True:
-            alive = self._group.is_alive()  # asked first: what a group leaves behind has been written by then
+            # Asked first: what a group leaves behind has been written by then.
+            is_lost = self._group is not None and not self._group.is_alive()
             for report in self._reports.unread():
+                self._has_reported = True
                 return report
-            if not alive:
-                raise RuntimeError(f"the workers were lost: {self._group.reason}")
+            if is_lost and (self._is_fresh or self._has_reported):
+                raise RuntimeError(f"the workers were lost: {self._group and self._group.reason}")
+            if is_lost:  # by the run before, as its failure had been told already when this one was ordered
+                self._start()
             time.sleep(_POLL_SECONDS)
 
     def end(self) -> None:
@@ -65,8 +73,23 @@ class StandingWorkers:
             return
         self._order({})
         self._group.join(_SECONDS_TO_END)
-        if self._group.is_alive():
-            _release(self.folder)
+        until = time.monotonic() + _SECONDS_TO_START
+        while self._group.is_alive() and not _release(self.folder) and time.monotonic() < until:
+            time.sleep(_POLL_SECONDS)  # they are still on their way, and have no resources that could be named
+
+    def _start(self) -> None:
+        (self.folder / _PLACEMENT_GROUP).unlink(missing_ok=True)
+        self._group = _Group(self.parallel, self.folder, self._orders - 1)
+        self._group.start()
+        self._is_fresh = True
+
+    def _succeed(self, folder: Path) -> None:
+        """Release the workers of a driver that was killed at this run, and leave word of one's own for the next."""
+        note = folder / _GROUP
+        former = Path(note.read_text(encoding="utf-8")) if note.exists() else self.folder
+        if former != self.folder:
+            _release(former)
+        note.write_text(str(self.folder), encoding="utf-8")
 
     def _order(self, job: dict[str, Any]) -> None:
         self._orders += 1
@@ -92,14 +115,16 @@ class _Group(threading.Thread):
             self.reason = " ".join(str(error).split())[:300]
 
 
-def _release(folder: Path) -> None:
-    """Take a group's CPUs and GPUs back from its workers, which end with that."""
+def _release(folder: Path) -> bool:
+    """Take a group's CPUs and GPUs back from its workers, which end with that; false where none have come yet."""
     import ray
     from ray.util.placement_group import PlacementGroup, remove_placement_group
 
     path = folder / _PLACEMENT_GROUP
-    if path.exists():
-        remove_placement_group(PlacementGroup(ray.PlacementGroupID(bytes.fromhex(path.read_text(encoding="utf-8")))))
+    text = path.read_text(encoding="utf-8") if path.exists() else ""
+    if text:
+        remove_placement_group(PlacementGroup(ray.PlacementGroupID(bytes.fromhex(text))))
+    return bool(text)
 
 
 def _stand(config: dict[str, Any]) -> None:

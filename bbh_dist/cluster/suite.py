@@ -66,6 +66,10 @@ class SuiteRun:
 
     def _run(self) -> dict[str, Any]:
         self.tracker.kill_children(self.parent)  # of a driver that was killed; what is run again is opened again
+        record = self.folder.record()
+        self.folder.write_record(
+            {**record, "rows": record.get("rows", {}) | yaml.safe_load(to_yaml(self.plan))["rows"]}
+        )
         jobs = self._jobs(self.plan.methods)
         with contextlib.ExitStack() as stack:
             connection = Connection(stack, self.options)
@@ -184,8 +188,8 @@ class SuiteRun:
             ConfigError: a row's experiment, or the quick setting, differs from the stored one.
         """
         stored, given = (yaml.safe_load(text) for text in (folder.config(), to_yaml(self.plan)))
-        rows = [name for name in given["rows"] if name in stored["rows"]]
-        changed = [f"rows.{name}" for name in rows if stored["rows"][name] != given["rows"][name]]
+        run = folder.record().get("rows", {}) | stored["rows"]  # those, too, that have left the suite meanwhile
+        changed = [f"rows.{name}" for name, row in given["rows"].items() if name in run and run[name] != row]
         changed += [key for key in ("quick",) if stored.get(key) != given.get(key)]
         if changed:
             rule = f"must be as the suite began, see {folder.path / 'config.yaml'}; choose another --name"

@@ -31,7 +31,7 @@ class TrackedJobs:
         self.known, self.note = known, note
         self._found = tracker.children(parent)
         self._best: dict[str, dict[str, float]] = {}
-        self._history: dict[str, list[dict[str, float]]] = {}
+        self._history: dict[str, dict[float, dict[str, float]]] = {}
         self.run_ids: dict[str, str] = {}
         self._open: set[str] = set()
 
@@ -61,7 +61,7 @@ class TrackedJobs:
         # Objectives first: MLflow's comparison opens with the metric that was logged first.
         first = {each.metric: metrics[each.metric] for each in self.objectives if each.metric in metrics}
         self.tracker.log_epoch(self.run_ids[job.name], {**first, **metrics})
-        self._history.setdefault(job.name, []).append(metrics)
+        self._history.setdefault(job.name, {})[metrics["epoch"]] = metrics  # a restarted run tells its epochs again
         best = self._best.setdefault(job.name, {})
         for objective in self.objectives:
             if objective.metric in metrics:
@@ -74,7 +74,7 @@ class TrackedJobs:
         self.tracker.tag(run_id, "state", outcome.state)
         if outcome.reason is not None:
             self.tracker.tag(run_id, "reason", outcome.reason)
-        self.tracker.tag_health(run_id, health(self._history.pop(job.name, []), outcome.reason))
+        self.tracker.tag_health(run_id, health(list(self._history.pop(job.name, {}).values()), outcome.reason))
         last = {**self._best.pop(job.name, {}), "time/run_seconds": outcome.seconds}
         self.tracker.log(run_id, last, int(outcome.metrics.get("epoch", 0)))
         self.tracker.end_run(run_id, "FAILED" if outcome.state == "FAIL" else "FINISHED")
