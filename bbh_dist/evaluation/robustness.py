@@ -58,21 +58,29 @@ def attack_curve(
 ) -> dict[str, Any]:
     """`examples`, and at each of `epsilons` `error` [%], `accuracy` [%], `entropy` [nats] and `entropy_auc`.
 
-    All eps are attacked and judged together, so that weights are drawn once for all; at 0 the clean prediction stands.
+    All eps are attacked and judged together, so that weights are drawn once for all; with batch statistics, which they
+    would share, one after another. At 0 the clean prediction stands.
     """
     first = slice(0, min(attacks.examples[name], len(task.test)))
     images = Split(task.test.inputs[first], task.test.labels[first])
     positive = [epsilon for epsilon in attacks.epsilons if epsilon > 0]
     found = [_part(clean, first)] * (len(attacks.epsilons) - len(positive))
-    if positive:
-        attacked = _attacked(name, method, task, images, positive, attacks, noise, workers)
+    count = len(images)
+    for some in _together(method, positive):
+        attacked = _attacked(name, method, task, images, some, attacks, noise, workers)
         judged = predict(method, attacked.flatten(0, 1), noise, workers)
-        count = len(images)
-        found += [_part(judged, slice(index * count, (index + 1) * count)) for index in range(len(positive))]
+        found += [_part(judged, slice(index * count, (index + 1) * count)) for index in range(len(some))]
     measures = [measure(prediction, images.labels) for prediction in found]
     curve: dict[str, Any] = {name: [each[name] for each in measures] for name in _MEASURES}
     accuracy = [100 - error for error in curve["error"]]
     return {"examples": len(images), "epsilons": list(attacks.epsilons), "accuracy": accuracy, **curve}
+
+
+def _together(method: Method, epsilons: list[float]) -> list[list[float]]:
+    """Which of them may be evaluated in one go."""
+    if method.network.normalisation.together is not None:
+        return [[epsilon] for epsilon in epsilons]
+    return [epsilons] if epsilons else []
 
 
 def _attacked(

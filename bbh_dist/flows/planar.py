@@ -13,6 +13,8 @@ from torch import Tensor, nn
 
 _IDENTITY = math.log(math.e - 1)
 """softplus of it is 1, with which u' is 0."""
+_LEAST_W = 1e-3
+"""Smaller ones count as so large: u' divides by w."""
 
 
 class Planar(nn.Module):
@@ -34,6 +36,7 @@ class Planar(nn.Module):
     def forward(self, z: Tensor) -> tuple[Tensor, Tensor]:
         """Where the step takes z (S, Z), and log |det| (S,), nats."""
         own = z.index_select(1, self.alone)
-        bent, stretch = torch.tanh(self.w * own + self.b), F.softplus(self.u * self.w) - 1
-        z = z.index_copy(1, self.alone, own + stretch / self.w * bent)
+        w = torch.where(self.w.abs() < _LEAST_W, torch.full_like(self.w, _LEAST_W).copysign(self.w), self.w)
+        bent, stretch = torch.tanh(w * own + self.b), F.softplus(self.u * w) - 1
+        z = z.index_copy(1, self.alone, own + stretch / w * bent)
         return z, torch.log1p(stretch * (1 - bent.square())).sum(1)

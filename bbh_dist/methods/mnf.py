@@ -79,7 +79,11 @@ class MultiplicativeNormalizingFlows(Method):
         eps = noise.normal("z", len(self.start_means))
         z, log_determinant = self.flows(torch.addcmul(self.start_means, eps, self.start_log_stddevs.exp()))
         log_start = -(0.5 * eps.square() + self.start_log_stddevs + LOG_ROOT_2PI).sum(1)
-        log_stddevs = self.log_stddevs.clamp_max(math.log(self.config.largest_stddev))
+        most = math.log(self.config.largest_stddev)
+        if noise.purpose == "train":
+            with torch.no_grad():  # beyond the clip there is no gradient that could lead back
+                self.log_stddevs.clamp_(max=most)
+        log_stddevs = self.log_stddevs.clamp_max(most)
         return Multipliers(noise, z, log_start - log_determinant, log_stddevs, log_stddevs.exp())
 
     def forward(self, inputs: Tensor, drawn: Multipliers, samples: SampleShare | None = None, first: int = 0) -> Tensor:

@@ -58,6 +58,7 @@ class PreactResNet(Network):
         self.layers = {"stem": Conv2d(input_shape[0], _STEM, 3, padding=1)}
         for unit in self.units:
             self.layers |= unit.layers
+        self.dropped = tuple(f"{unit.name}.conv2" for unit in self.units)  # between the two convolutions, as the paper
         self.layers["dense"] = Dense(_FILTERS[-1], classes)
 
     def __call__(self, layer: Layer, x: Tensor) -> Tensor:

@@ -224,6 +224,15 @@ def test_standard_deviations_are_clipped() -> None:
     assert drawn.stddevs[3:].min().item() == pytest.approx(method.log_stddevs[3:].min().exp().item())
 
 
+def test_what_a_step_took_beyond_the_clip_can_come_back() -> None:
+    method = built(MLP((5,), 3, ()), largest_stddev=0.3)
+    method.log_stddevs.data.fill_(math.log(0.3) + 0.1)
+    method.divergence(method.draw(NOISE)).backward()
+    assert method.log_stddevs.grad is not None
+    assert method.log_stddevs.grad.all()
+    torch.testing.assert_close(method.log_stddevs.detach(), torch.full_like(method.log_stddevs, math.log(0.3)))
+
+
 def test_start() -> None:
     """n = 700 weights in the kernel: error of the standard deviation 2.7 %, tolerance 10 %."""
     method = built(MLP((7,), 3, (100,)), scrambled=False, initial_multiplier_stddev=0.02)

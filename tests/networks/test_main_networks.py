@@ -71,6 +71,13 @@ def test_dropout_acts_where_the_paper_has_it(name: str, dropped: list[str]) -> N
     assert list(build_network(name, (3, 17, 32), 5).dropped) == dropped
 
 
+@pytest.mark.parametrize("name", ["mlp", "lenet", "preact-resnet", "resnet18", "wrn-10-1"])
+def test_dropout_has_a_place_in_every_network(name: str) -> None:
+    network = build_network(name, (3, 17, 32), 5)
+    assert network.dropped
+    assert set(network.dropped) < set(network.layers)
+
+
 def test_scales_are_those_of_a_fresh_initialisation() -> None:
     scales = {tensor.name: tensor.scale for tensor in build_network("lenet", (1, 28, 28), 10).tensors}
     assert scales["conv2.weight"] == pytest.approx(math.sqrt(2 / 500))
