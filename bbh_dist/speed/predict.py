@@ -55,6 +55,7 @@ def measure(given: argparse.Namespace) -> dict[str, Any]:
     notes = [
         f"bare: LeNet in plain torch, weights given, no gradients, batches of {batch}, {layout}: the fastest of "
         f"{len(bare.BATCHES)} batch sizes and two layouts",
+        "above 100 %: images of one channel are kept in the order that pooling likes, which plain torch does not do",
         "time: noise, weights, forward, softmax, means and entropies; share: median of the ratios within rounds; a "
         "point estimate has one sample",
     ]

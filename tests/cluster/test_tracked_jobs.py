@@ -16,6 +16,9 @@ class Recorder:
     def start_run(self, name: str, **settings: Any) -> str:
         return name
 
+    def children(self, parent: str) -> dict[str, str]:
+        return {}
+
     def tag_health(self, run_id: str, lines: list[str]) -> None:
         self.health[run_id] = list(lines)
 
