@@ -2,6 +2,10 @@
 
 Members differ by their start and by the order in which they see the data; nothing ties them together. As in the paper's
 comparison there is no head for the predictive variance and no adversarial training.
+
+A training step of 10 LeNets, batch 100, 2 cores of an AMD EPYC, times MAP's by the wall clock (medians): in turn
+8.6 to 9.2 where torch's threads spin while they wait, as is usual, and 9.0 where they sleep (OMP_WAIT_POLICY=PASSIVE);
+a thread for each member 10.3 to 10.6, and 7.7. In one pass it takes more processor time than either.
 """
 
 import torch
@@ -11,7 +15,6 @@ from bbh_dist.config import EnsembleMethod
 from bbh_dist.methods.map import initial_weights, kernel_penalty
 from bbh_dist.methods.method import Method
 from bbh_dist.networks import Network, sampled_layers
-from bbh_dist.networks.concurrent import concurrent
 from bbh_dist.networks.layers import Conv2d
 from bbh_dist.noise import Noise
 from bbh_dist.sharding import ALONE, SampleShare, Shards
@@ -53,16 +56,23 @@ class Ensemble(Method):
         return self.network(sampled_layers(self.network.layers, self._weights(drawn, samples)), inputs[None])
 
     def each(self, inputs: Tensor, drawn: range, samples: SampleShare, first: int = 0) -> Tensor:
-        """Logits (S, B, C) of inputs (S, B, ...): all members in one pass, or at once, as is faster."""
+        """Logits (S, B, C) of inputs (S, B, ...): all members in one pass, or in turn, as is faster.
+
+        On CPU activations of images under all members leave the cache, and are fetched from the system anew each step.
+        Figures are in the docstring of the module.
+        """
         weights = self._weights(drawn, samples)
-        if self.convolves and inputs.device.type == "cpu" and len(inputs) > 1:
-            return concurrent(self.network, weights, inputs, in_turn=self.shards.replicas.size > 1)
-        return self.network(sampled_layers(self.network.layers, weights), inputs)
+        together = 1 if self.convolves and inputs.device.type == "cpu" else max(1, len(inputs))
+        pieces = zip(inputs.split(together), *(weight.split(together) for weight in weights.values()), strict=True)
+        return torch.cat([self._piece(x, dict(zip(weights, own, strict=True))) for x, *own in pieces])
 
     def divergence(self, drawn: range) -> Tensor:
         """Mean over members of the sum of squared kernel weights / (2 prior_stddev^2), nats."""
         penalty = kernel_penalty(self.network.tensors, self.weights, self.prior_stddev)
         return self.holders.sum(penalty / self.members)
+
+    def _piece(self, x: Tensor, weights: dict[str, Tensor]) -> Tensor:
+        return self.network(sampled_layers(self.network.layers, weights), x)
 
     def _weights(self, drawn: range, samples: SampleShare | None) -> dict[str, Tensor]:
         """Tensors (S, *shape) by name, of the members of a share; gradients come back summed over replicas."""
