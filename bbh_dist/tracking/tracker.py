@@ -97,11 +97,13 @@ class Tracker:
         run_id = self.run_id(name)
         if run_id is None:
             return
-        with contextlib.suppress(MlflowException):
-            if self._client.get_run(run_id).info.lifecycle_stage == "active":
-                return
-        rule = f"its run {run_id} is no longer in the tracking store"
-        raise ConfigError(Mistake("--resume", rule, got=masked(self.uri)))
+        try:
+            deleted = self._client.get_run(run_id).info.lifecycle_stage == "deleted"
+        except MlflowException as error:
+            deleted = error.error_code == "RESOURCE_DOES_NOT_EXIST"
+        if deleted:
+            rule = f"its run {run_id} is no longer in the tracking store"
+            raise ConfigError(Mistake("--resume", rule, got=masked(self.uri)))
 
     def start_run(
         self,
