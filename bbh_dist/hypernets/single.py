@@ -3,9 +3,11 @@
 import itertools
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from bbh_dist.config import Generator
 from bbh_dist.hypernets.generator import WeightGenerator
@@ -32,6 +34,26 @@ def slice_plan(weights: int) -> tuple[int, int]:
     return count, math.ceil(weights / count)
 
 
+class _ScaledParts(torch.autograd.Function):
+    """The parts (S, size) of flat numbers (S, sum of sizes), each times its scale: one sweep, and one backward.
+
+    A product with a vector of scales takes 20 times as long as one with a number on a CPU.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, flat: Tensor, sizes: list[int], scales: list[float]) -> tuple[Tensor, ...]:
+        ctx.sizes, ctx.scales = sizes, scales
+        return tuple(part * scale for part, scale in zip(flat.split(sizes, dim=1), scales, strict=True))
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
+        result = gradients[0].new_empty(len(gradients[0]), sum(ctx.sizes))
+        for gradient, scale, part in zip(gradients, ctx.scales, result.split(ctx.sizes, dim=1), strict=True):
+            torch.mul(gradient, scale, out=part)
+        return result, None, None
+
+
 class SingleGenerator(WeightGenerator):
     """One trunk and one head for all slices of the flattened weights.
 
@@ -49,7 +71,6 @@ class SingleGenerator(WeightGenerator):
         self.trunk = Trunk(config.noise_dim, self.slices, config.hidden, generator)
         self.head = Head(config.hidden[-1], self.slice_size, generator)
         self.own_sizes = [len(part) for part in self.parts(shards.group.rank)]
-        self._scales: Tensor | None = None
 
     def forward(self, noise: Noise) -> list[Tensor]:
         """Weight samples, flat: for each tensor (S, own part of D_t)."""
@@ -60,14 +81,7 @@ class SingleGenerator(WeightGenerator):
         flat = self.head(self.trunk(z, own)).flatten(1)
         if flat.shape[1] > sum(self.own_sizes):  # the last slice is cut
             flat = flat[:, : sum(self.own_sizes)]
-        return list((flat * self._scales_like(flat)).split(self.own_sizes, dim=1))
-
-    def _scales_like(self, flat: Tensor) -> Tensor:
-        """The scale of each own weight, made once."""
-        if self._scales is None or (self._scales.dtype, self._scales.device) != (flat.dtype, flat.device):
-            parts = zip(self.own_sizes, self.tensors, strict=True)
-            self._scales = torch.cat([flat.new_full((size,), tensor.scale) for size, tensor in parts])
-        return self._scales
+        return list(_ScaledParts.apply(flat, self.own_sizes, [tensor.scale for tensor in self.tensors]))
 
     def parts(self, shard: int) -> list[range]:
         """For each tensor the weights that lie in the shard's slices."""
