@@ -39,7 +39,7 @@ class Sender:
         self.client, self.uri, self.experiment_id = client, uri, experiment_id
         self.key, self.folder, self.told, self._refuse = key, folder, told, refuse
         self.calls = 0
-        """Operations that got through, to see whether the store is alive."""
+        """Calls that got through, to see whether the store is alive."""
         self._doubtful = self._patient = True
 
     def send(self, operations: Iterable[Operation], *, doubtful: bool, patient: bool) -> None:
@@ -165,6 +165,7 @@ class Sender:
                     raise
                 self.client.get_run(run_id)  # raises where it is the store that is away, and not the artifact's fault
                 raise _Refused(reason(error, self.uri)) from error
+            self.calls += 1
 
 
 class _Refused(Exception):
