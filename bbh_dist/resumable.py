@@ -1,5 +1,6 @@
 """Work that is done once, however often it is started: its result is kept, its tracking run ends true."""
 
+import secrets
 from collections.abc import Callable
 from typing import Any
 
@@ -10,26 +11,13 @@ from bbh_dist.storage import RunFolder, open_folder
 from bbh_dist.tracking import Tracker, tracking_uri
 
 
-def stored_tracking_uri(folder: RunFolder, given: str | None) -> str:
-    """The tracking store that a run began with.
+def open_work(
+    options: RunOptions, *, config: str, check: Callable[[RunFolder], None], experiment: str | None = None
+) -> tuple[RunFolder, Tracker]:
+    """The folder of work and its tracking store.
 
-    Raises:
-        ConfigError: another one is given.
-    """
-    stored: str = folder.record()["tracking_uri"]
-    if given is not None and tracking_uri(given) != stored:
-        rule = f"must be the store that the run began with, {masked(stored)}"
-        raise ConfigError(Mistake("--tracking-uri", rule, got=masked(given)))
-    return stored
-
-
-def open_parent(
-    options: RunOptions, *, config: str, check: Callable[[RunFolder], None], start: Callable[[Tracker, str], str]
-) -> tuple[RunFolder, Tracker, str]:
-    """The folder of work with many runs, its tracking store, and the id of its parent run there.
-
-    A new one gets a folder, an experiment of its name, and what `start` (store, name) opens as its parent run, all or
-    nothing; one that is resumed has these and must pass `check`.
+    A new one gets a folder and an experiment of its name if no other is given, both or none; one that is resumed has
+    these and must pass `check`.
 
     Raises:
         ConfigError: as `open_folder` and `Tracker`, or as `check`.
@@ -37,54 +25,78 @@ def open_parent(
     folder, resumed = open_folder(options.storage, options.name, options.stem, options.resume)
     if resumed:
         check(folder)
-        tracker = Tracker(stored_tracking_uri(folder, options.tracking_uri), folder.name)
-        return folder, tracker, folder.record()["parent_run_id"]
+        return folder, stored_tracker(folder, options.tracking_uri)
     with folder.making():
-        uri = tracking_uri(options.tracking_uri)
-        tracker = Tracker(uri, folder.name)
-        parent = start(tracker, folder.name)
-        folder.create(config, {"parent_run_id": parent, "tracking_uri": uri})
-    return folder, tracker, parent
+        uri, key = tracking_uri(options.tracking_uri), secrets.token_hex(16)
+        place = {"tracking_uri": uri, "experiment": experiment or folder.name, "tracking_key": key}
+        tracker = Tracker(folder.path, uri, place["experiment"], key)
+        folder.create(config, place)
+    return folder, tracker
+
+
+def stored_tracker(folder: RunFolder, given_uri: str | None = None) -> Tracker:
+    """The tracking store that work began with.
+
+    Raises:
+        ConfigError: as `Tracker`; another store is given, or the folder does not say which it was.
+    """
+    record = folder.record()
+    try:
+        uri, experiment, key = (record[name] for name in ("tracking_uri", "experiment", "tracking_key"))
+    except KeyError as error:
+        rule = f"has no {error}: it is no run's folder, or one of an earlier version"
+        raise ConfigError(Mistake(str(folder.path / "run.json"), rule)) from error
+    if given_uri is not None and tracking_uri(given_uri) != uri:
+        rule = f"must be the store that the run began with, {masked(uri)}"
+        raise ConfigError(Mistake("--tracking-uri", rule, got=masked(given_uri)))
+    return Tracker(folder.path, uri, experiment, key)
 
 
 def run_once(
     folder: RunFolder,
     tracker: Tracker,
-    run_id: str,
+    run: str,
     work: Callable[[], dict[str, Any]],
     *,
     config: str,
+    describe: Callable[[], dict[str, Any]],
     keep: Callable[[dict[str, Any]], bool] = lambda result: True,
 ) -> dict[str, Any]:
     """The result of the work: the stored one where it was done for this configuration, else what it returns now.
 
-    The tracking run is RUNNING meanwhile and then FINISHED; KILLED after an interrupt, FAILED with the tag `reason`
-    after an error. A result that `keep` refuses is returned and not stored: a later start tries again.
+    The tracking run, which begins with the tags and parameters that `describe` gives, is RUNNING meanwhile and then
+    FINISHED; KILLED after an interrupt, FAILED with the tag `reason` after an error. A result that `keep` refuses is
+    returned and not stored: a later start tries again. Where the result names runs, ids are returned.
 
     Raises:
-        ConfigError: another process is at it; nothing has been touched then.
+        ConfigError: another process is at it, or the tracking run has been deleted; no work has been done then.
     """
-    with folder.lock():
+    with folder.lock(), tracker.delivering():
+        tracker.check_stands(run)
         record = folder.record()
         if folder.config() != config:
             record.pop("result", None)
             folder.update(config, record)
         if "result" in record:
-            tracker.close_run(run_id)
-            stored: dict[str, Any] = record["result"]
-            return stored
-        tracker.reopen_run(run_id)
-        try:
-            result = work()
-        except KeyboardInterrupt:
-            tracker.end_run(run_id, "KILLED")
-            raise
-        except BaseException as error:
-            tracker.tag(run_id, "reason", " ".join(str(error).split()))
-            tracker.end_run(run_id, "FAILED")
-            raise
-        tracker.flush()
-        if keep(result):
-            folder.write_record({**folder.record(), "result": result})
-        tracker.end_run(run_id, "FINISHED")
-        return result
+            tracker.end_run(run, "FINISHED")
+            result: dict[str, Any] = record["result"]
+        else:
+            tracker.start_run(run, config=config, **describe())
+            result = _worked(tracker, run, work)
+            if keep(result):
+                folder.write_record({**folder.record(), "result": result})
+            tracker.end_run(run, "FINISHED")
+    return tracker.with_run_ids(result)
+
+
+def _worked(tracker: Tracker, run: str, work: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    """What the work returns; a status that says why where it returns nothing."""
+    try:
+        return work()
+    except KeyboardInterrupt:
+        tracker.end_run(run, "KILLED")
+        raise
+    except BaseException as error:
+        tracker.tag(run, "reason", " ".join(str(error).split()))
+        tracker.end_run(run, "FAILED")
+        raise

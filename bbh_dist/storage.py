@@ -94,8 +94,10 @@ class RunFolder:
         return record
 
     @contextlib.contextmanager
-    def lock(self) -> Iterator[None]:
+    def lock(self, what: str = "--resume") -> Iterator[None]:
         """Hold the folder against other drivers; the operating system lets go when the process ends, however it does.
+
+        `what` wants it, and stands before the mistake.
 
         Raises:
             ConfigError: another process holds it.
@@ -104,7 +106,7 @@ class RunFolder:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except OSError as error:
-                raise ConfigError(Mistake("--resume", "another process works on it now", got=str(self.path))) from error
+                raise ConfigError(Mistake(what, "another process works on it now", got=str(self.path))) from error
             yield
 
     def write_record(self, record: dict[str, Any]) -> None:

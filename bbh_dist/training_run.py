@@ -12,10 +12,10 @@ from bbh_dist.config import FINAL_METRICS, ConfigError, Experiment, Mistake, to_
 from bbh_dist.masking import masked
 from bbh_dist.preflight import check_experiment
 from bbh_dist.provenance import provenance
-from bbh_dist.resumable import run_once, stored_tracking_uri
-from bbh_dist.storage import open_folder
+from bbh_dist.resumable import open_work, run_once
+from bbh_dist.storage import RunFolder
 from bbh_dist.tasks import data_directory
-from bbh_dist.tracking import Tracker, tracking_uri, ui_command
+from bbh_dist.tracking import ui_command
 from bbh_dist.training import Diverged, Trainer, health
 
 CHECKPOINTS = "checkpoints"
@@ -42,19 +42,10 @@ class TrainingRun:
         self.task = check_experiment(experiment, self.data)
         self._history: dict[float, dict[str, float]] = {}
         self._check_resources()
-        self.folder, resumed = open_folder(options.storage, options.name, options.stem, options.resume)
-        if resumed and self.folder.config() != to_yaml(experiment):
-            rule = f"the experiment must be as the run began, see {self.folder.path / 'config.yaml'}"
-            raise ConfigError(Mistake("--resume", rule))
-        if resumed:
-            self.tracker = Tracker(stored_tracking_uri(self.folder, options.tracking_uri), options.stem)
-            self.run_id: str = self.folder.record()["run_id"]
-        else:
-            with self.folder.making():
-                uri = tracking_uri(options.tracking_uri)
-                self.tracker = Tracker(uri, options.stem)
-                self.run_id = self._start_run()
-                self.folder.create(to_yaml(experiment), {"run_id": self.run_id, "tracking_uri": uri})
+        self.folder, self.tracker = open_work(
+            options, config=to_yaml(experiment), check=self._check_unchanged, experiment=options.stem
+        )
+        self.name = self.folder.name
 
     def run(self) -> dict[str, Any]:
         """Train what is left, measure on test data, and return the results as JSON has them.
@@ -64,7 +55,8 @@ class TrainingRun:
         Raises:
             RunFailed: training diverged or its workers were lost.
         """
-        return run_once(self.folder, self.tracker, self.run_id, self._run, config=to_yaml(self.experiment))
+        config = to_yaml(self.experiment)
+        return run_once(self.folder, self.tracker, self.name, self._run, config=config, describe=self._description)
 
     def _run(self) -> dict[str, Any]:
         last = self._train_here() if self.experiment.parallel.workers == 1 else self._train_over_workers()
@@ -136,7 +128,7 @@ class TrainingRun:
         # Measures on test data are logged once, at the end.
         metrics = {key: value for key, value in result.items() if key.startswith(("epoch", *_EPOCH_METRICS))}
         self._history[metrics["epoch"]] = metrics
-        self.tracker.log_epoch(self.run_id, metrics)
+        self.tracker.log_epoch(self.name, metrics)
         return metrics
 
     def _failed(self, reason: str) -> RunFailed:
@@ -145,7 +137,7 @@ class TrainingRun:
 
     def _tag_health(self, failure: str | None = None) -> list[str]:
         lines = health([self._history[epoch] for epoch in sorted(self._history)], failure)
-        self.tracker.tag_health(self.run_id, lines)
+        self.tracker.tag_health(self.name, lines)
         return lines
 
     def _finish(self, last: dict[str, Any]) -> dict[str, Any]:
@@ -154,12 +146,12 @@ class TrainingRun:
 
         details = last["details"]
         tests = {key: value for key, value in metrics.items() if key.startswith(FINAL_METRICS)}
-        self.tracker.log(self.run_id, tests, int(last["epoch"]))
+        self.tracker.log(self.name, tests, int(last["epoch"]))
         figures = self.folder.path / "figures"
         for path in draw_run(details["curves"], figures) + draw_training(details["history"], figures):
-            self.tracker.log_file(self.run_id, path, "figures")
+            self.tracker.log_file(self.name, path, "figures")
         return {
-            "run_id": self.run_id,
+            "run_id": self.name,
             "tracking_uri": masked(self.tracker.uri),
             "metrics": metrics,
             "seconds": metrics["time/train_seconds"],
@@ -169,7 +161,8 @@ class TrainingRun:
             "ui": ui_command(self.tracker.uri, self.tracker.experiment_id),
         }
 
-    def _start_run(self) -> str:
+    def _description(self) -> dict[str, Any]:
+        """Tags and parameters of the run."""
         experiment, method = self.experiment, self.experiment.method
         params: dict[str, object] = {
             "task": experiment.task,
@@ -183,8 +176,12 @@ class TrainingRun:
         }
         if method.name == "bbh":
             params |= {"generator": method.generator.kind, "divergence": method.divergence}
-        tags = {**provenance(), "kind": "train", "seed": experiment.seed}
-        return self.tracker.start_run(self.folder.name, tags=tags, params=params, config=to_yaml(experiment))
+        return {"tags": {**provenance(), "kind": "train", "seed": experiment.seed}, "params": params}
+
+    def _check_unchanged(self, folder: RunFolder) -> None:
+        if folder.config() != to_yaml(self.experiment):
+            rule = f"the experiment must be as the run began, see {folder.path / 'config.yaml'}"
+            raise ConfigError(Mistake("--resume", rule))
 
     def _check_resources(self) -> None:
         parallel = self.experiment.parallel

@@ -98,14 +98,6 @@ class OptunaJobs:
         else:
             self.study.tell(trial, state=TrialState[outcome.state])
 
-    def note(self, job: Job, run_id: str) -> None:
-        """Remember the tracking run of a trial, to go on with it after a crash."""
-        self._asked[job.name].set_user_attr("run_id", run_id)
-
-    def run_id(self, job: Job) -> str | None:
-        """The tracking run that a trial already has."""
-        return self._asked[job.name].user_attrs.get("run_id")
-
     def interrupt(self) -> None:
         """Put the trials that run back to WAITING."""
         self._asked.clear()

@@ -30,7 +30,7 @@ class RecordedJobs:
 
     def ended(self, job: Job, outcome: Outcome) -> None:
         """Write down how a run ended."""
-        self.record[job.name] |= {
+        self.record[job.name] = {
             "state": outcome.state,
             "seed": job.experiment.seed,
             "metrics": outcome.metrics,
@@ -38,21 +38,9 @@ class RecordedJobs:
             "reason": outcome.reason,
             "details": outcome.details,
         }
-        self._write()
+        self.folder.write_record({**self.folder.record(), self.key: self.record})
 
     def failures(self) -> dict[str, str]:
         """The runs that did not come to their end, and why."""
         names = [job.name for job in self.jobs if not self.is_complete(job.name)]
         return {name: self.record.get(name, {}).get("reason") or "cut off" for name in names}
-
-    def known(self, job: Job) -> str | None:
-        """The tracking run that a job already has."""
-        return self.record.get(job.name, {}).get("run_id")
-
-    def note(self, job: Job, run_id: str) -> None:
-        """Remember a job's tracking run."""
-        self.record[job.name] = {"run_id": run_id, "state": "RUNNING"}
-        self._write()
-
-    def _write(self) -> None:
-        self.folder.write_record({**self.folder.record(), self.key: self.record})

@@ -17,10 +17,10 @@ from bbh_dist.config import ConfigError, Mistake, SearchSpace, to_yaml, tuned_se
 from bbh_dist.masking import masked
 from bbh_dist.preflight import check_space
 from bbh_dist.provenance import provenance
-from bbh_dist.resumable import open_parent, run_once
+from bbh_dist.resumable import open_work, run_once
 from bbh_dist.storage import RunFolder
 from bbh_dist.tasks import data_directory
-from bbh_dist.tracking import Tracker, ui_command
+from bbh_dist.tracking import ui_command
 
 if TYPE_CHECKING:
     from bbh_dist.cluster.optuna_study import OptunaJobs
@@ -42,9 +42,8 @@ class Study:
         else:
             check_address(options.address)
         self.tags = provenance()
-        self.folder, self.tracker, self.parent = open_parent(
-            options, config=to_yaml(space), check=self._check_unchanged, start=self._start_parent
-        )
+        self.folder, self.tracker = open_work(options, config=to_yaml(space), check=self._check_unchanged)
+        self.parent = f"study {self.folder.name}"
 
     def run(self) -> dict[str, Any]:
         """Run what is left of the study and return its results as JSON has them.
@@ -60,6 +59,7 @@ class Study:
             self.parent,
             self._run,
             config=to_yaml(self.space),  # more trials, or other final runs, of the same search
+            describe=self._description,
             keep=lambda result: not result["failed_finals"],
         )
 
@@ -90,7 +90,7 @@ class Study:
         if jobs.remaining == 0:
             return
         names = [objective.metric for objective in self.space.objectives]
-        tracked = TrackedJobs(self.tracker, self.parent, self.tags, self.space.objectives, jobs.run_id, jobs.note)
+        tracked = TrackedJobs(self.tracker, self.parent, self.tags, self.space.objectives)
         best = _Best(self, jobs)
         try:
             connection()  # before Ray is imported
@@ -106,7 +106,7 @@ class Study:
     def _finals(self, finals: FinalJobs, connection: Connection) -> None:
         if len(finals) == 0:
             return
-        tracked = TrackedJobs(self.tracker, self.parent, self.tags, self.space.objectives, finals.known, finals.note)
+        tracked = TrackedJobs(self.tracker, self.parent, self.tags, self.space.objectives)
         title = "final runs, test data"
         self._run_jobs(finals, len(finals), connection, title=title, metrics=FINAL_METRICS, tracked=tracked)
 
@@ -133,13 +133,14 @@ class Study:
             values = {
                 f"{prefix}/{name}/{key}": stats[key] for name, stats in summary["metrics"].items() for key in stats
             }
-            self.tracker.log(self.parent, values, len(jobs.rows()))
+            # A later step with each run more: a step is logged once.
+            self.tracker.log(self.parent, values, len(jobs.rows()) + len(summary["seeds"]))
         for name, run in finals.record.items():
             details = run.get("details") or {}
             if details:
                 paths = draw_run(details["curves"], figures / name) + draw_training(details["history"], figures / name)
                 for path in paths:
-                    self.tracker.log_file(run["run_id"], path, "figures")
+                    self.tracker.log_file(name, path, "figures")
 
     def _result(self, jobs: "OptunaJobs", ranked: list[int], summaries: list[dict[str, Any]]) -> dict[str, Any]:
         trials = [
@@ -148,7 +149,7 @@ class Study:
                 "state": row.state,
                 "values": row.values,
                 "params": row.params,
-                "run_id": jobs.study.trials[row.number].user_attrs.get("run_id"),
+                "run_id": f"trial-{row.number}",
                 "seconds": row.seconds,
             }
             for row in jobs.rows()
@@ -168,7 +169,8 @@ class Study:
             "seconds": time.monotonic() - self.started,
         }
 
-    def _start_parent(self, tracker: Tracker, name: str) -> str:
+    def _description(self) -> dict[str, Any]:
+        """Tags and parameters of the study's run."""
         objectives = ", ".join(f"{each.direction} {each.metric}" for each in self.space.objectives)
         params = {
             "task": self.space.base.task,
@@ -180,8 +182,7 @@ class Study:
             "trials": self.space.trials,
             "final_seeds": json.dumps(self.space.final.seeds),
         }
-        tags = {**self.tags, "kind": "study", "seed": self.space.sampler.seed}
-        return tracker.start_run(f"study {name}", tags=tags, params=params, config=to_yaml(self.space))
+        return {"tags": {**self.tags, "kind": "study", "seed": self.space.sampler.seed}, "params": params}
 
     def _check_unchanged(self, folder: RunFolder) -> None:
         """Refuse to go on with another space; trials and final runs may be more or fewer.

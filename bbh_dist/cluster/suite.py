@@ -22,11 +22,11 @@ from bbh_dist.masking import masked
 from bbh_dist.over_seeds import summarise
 from bbh_dist.preflight import check_suite
 from bbh_dist.provenance import provenance
-from bbh_dist.resumable import open_parent, run_once
+from bbh_dist.resumable import open_work, run_once
 from bbh_dist.storage import RunFolder
 from bbh_dist.suite_results import PAGE, SuiteResults, as_json, collect
 from bbh_dist.tasks import data_directory
-from bbh_dist.tracking import Tracker, ui_command
+from bbh_dist.tracking import ui_command
 
 RUNS = "runs"
 """Where the folder's record has them."""
@@ -45,9 +45,8 @@ class SuiteRun:
         self.tasks = check_suite(plan, self.data)
         self._check_fits()
         self.tags = provenance()
-        self.folder, self.tracker, self.parent = open_parent(
-            options, config=to_yaml(plan), check=self._check_unchanged, start=self._start_parent
-        )
+        self.folder, self.tracker = open_work(options, config=to_yaml(plan), check=self._check_unchanged)
+        self.parent = f"suite {self.folder.name}"
 
     def run(self) -> dict[str, Any]:
         """Run what is left of the suite and return its results as JSON has them.
@@ -61,6 +60,7 @@ class SuiteRun:
             self.parent,
             self._run,
             config=to_yaml(self.plan),  # more seeds, or other rows, of the same suite
+            describe=self._description,
             keep=lambda result: not result["failed"],
         )
 
@@ -117,7 +117,7 @@ class SuiteRun:
 
     def _run_group(self, parallel: Parallel, jobs: list[Job], connection: Connection) -> None:
         source = RecordedJobs(self.folder, RUNS, jobs)
-        tracked = TrackedJobs(self.tracker, self.parent, self.tags, [], source.known, source.note)
+        tracked = TrackedJobs(self.tracker, self.parent, self.tags, [])
         run_watched(
             source,
             len(source),
@@ -145,7 +145,8 @@ class SuiteRun:
             for metric in results.metrics
             if metric in MEANS and (summary := row.summary(metric)) is not None
         }
-        self.tracker.log(self.parent, means)
+        # A later step with each run more: a step is logged once.
+        self.tracker.log(self.parent, means, sum(len(row.runs) for row in results.rows))
         return results
 
     def _result(self, results: SuiteResults) -> dict[str, Any]:
@@ -161,7 +162,8 @@ class SuiteRun:
             "seconds": time.monotonic() - self.started,
         }
 
-    def _start_parent(self, tracker: Tracker, name: str) -> str:
+    def _description(self) -> dict[str, Any]:
+        """Tags and parameters of the suite's run."""
         plan, first = self.plan, next(iter(self.plan.rows.values())).experiment
         params = {
             "task": first.task,
@@ -171,8 +173,7 @@ class SuiteRun:
             "quick": plan.quick,
             "departures": json.dumps(plan.departures),
         }
-        tags = {**self.tags, "kind": "suite"}
-        return tracker.start_run(f"suite {name}", tags=tags, params=params, config=to_yaml(plan))
+        return {"tags": {**self.tags, "kind": "suite"}, "params": params}
 
     def _check_fits(self) -> None:
         if self.options.address is not None:

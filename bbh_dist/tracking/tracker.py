@@ -1,89 +1,109 @@
-"""Runs in an MLflow store. One process writes: the driver of a study, or a training run.
+"""The runs of one experiment in an MLflow store. One process writes: the driver of a study, or a training run.
 
-Metrics wait in memory and travel in batches. A (metric, epoch) is logged once, also when a run is resumed.
+What is logged goes to a spool in the run's folder and from there to the store, so that nobody waits for the store. A
+(metric, step) is logged once, also when a run is resumed.
 """
 
-import logging
+import contextlib
 import math
-import os
-import shlex
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 from bbh_dist.config import ConfigError, Mistake
 from bbh_dist.masking import masked
+from bbh_dist.tracking.delivery import Delivery
+from bbh_dist.tracking.sender import Sender
+from bbh_dist.tracking.spool import Delivered, Operation, Spool
+from bbh_dist.tracking.store import connect
 
 Status = Literal["FINISHED", "FAILED", "KILLED"]
 
-_FLUSH_SECONDS = 2.0
-_BATCH = 1_000
 _LONGEST_VALUE = 500
-_EVERY_EPOCH = "val/nll"
-"""A metric that every epoch has."""
-_EXPERIMENT_TAGS = {"mlflow.experimentKind": "custom_model_development"}
-"""Without it the UI opens an experiment as one of language-model traces."""
 
 
-def tracking_uri(given: str | None) -> str:
-    """The given store, else the environment's MLFLOW_TRACKING_URI, else mlflow.db in the current folder."""
-    uri = given or os.environ.get("MLFLOW_TRACKING_URI") or "sqlite:///mlflow.db"
-    if uri.startswith("sqlite:///"):  # absolute, so that a run is resumed from any folder
-        return f"sqlite:///{Path(uri.removeprefix('sqlite:///')).resolve()}"
-    return uri
+@dataclass
+class _Run:
+    """What the spool says of a run."""
 
-
-def ui_command(uri: str, experiment_id: str) -> str:
-    """What to type, or open, to look at an experiment of the store."""
-    if uri.startswith(("http://", "https://")):
-        return f"{masked(uri).rstrip('/')}/#/experiments/{experiment_id}"
-    command = f"mlflow ui --backend-store-uri {shlex.quote(masked(uri))}"
-    return f"{command}    then open http://127.0.0.1:5000/#/experiments/{experiment_id}"
+    parent: str | None
+    status: str = "RUNNING"
+    steps: dict[str, int] = field(default_factory=dict)
+    """Metric to the last step that was logged."""
 
 
 class Tracker:
-    """Writes the runs of one experiment.
+    """Logs the runs of a folder; `key` is the folder's own. A run is known by its name, which it has once in a folder.
 
     Raises:
         ConfigError: the store does not answer or cannot be opened.
     """
 
-    def __init__(self, uri: str, experiment: str) -> None:
-        # MLflow and its migrations otherwise print dozens of lines when a store is made.
-        logging.getLogger("alembic").setLevel(logging.WARNING)
-        os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")
-        os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
-        os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
-        os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
-        from mlflow import MlflowClient
+    def __init__(self, folder: Path, uri: str, experiment: str, key: str) -> None:
+        self.folder, self.uri, self.key = folder, uri, key
+        self._client, self.experiment_id = connect(uri, experiment)
+        self._spool = Spool(folder / "tracking")
+        self._told = Delivered()
+        self._runs: dict[str, _Run] = {}
+
+    @contextlib.contextmanager
+    def delivering(self) -> Iterator[None]:
+        """Take what is logged, and deliver it; in the end wait for the store, and say what it has not taken.
+
+        To be entered once, by the process that holds the folder's lock.
+        """
+        self._spool.open()
+        self._told = self._spool.delivered()
+        for operation in self._spool:
+            self._recall(operation)
+        self._try_refused_again()
+        sender = Sender(
+            self._client,
+            self.uri,
+            self.experiment_id,
+            key=self.key,
+            folder=self.folder,
+            told=self._told,
+            refuse=self._spool.refuse,
+        )
+        delivery = Delivery(self._spool, sender)
+        try:
+            yield
+        finally:
+            delivery.close()
+            self._say_what_is_left(delivery.last_error, self._spool.close())
+
+    @property
+    def left(self) -> int:
+        """Entries that the store has not been told, yet."""
+        return self._spool.count(self._told.offset)
+
+    @property
+    def refused(self) -> int:
+        """Entries that the store refused."""
+        return len(self._spool.refused())
+
+    def check_stands(self, name: str) -> None:
+        """See that a run has not been deleted from the store.
+
+        Raises:
+            ConfigError: it has.
+        """
         from mlflow.exceptions import MlflowException
 
-        logging.getLogger("mlflow").setLevel(logging.WARNING)  # MLflow may have been imported before
-        from sqlalchemy.exc import SQLAlchemyError
-
-        self.uri = uri
+        run_id = self.run_id(name)
+        if run_id is None:
+            return
         try:
-            self._client = MlflowClient(tracking_uri=uri)
-            found = self._client.get_experiment_by_name(experiment)
-            if found is not None and found.lifecycle_stage == "deleted":
-                self._client.restore_experiment(found.experiment_id)
-            self.experiment_id: str = (
-                found.experiment_id
-                if found is not None
-                else self._client.create_experiment(
-                    experiment, artifact_location=_artifact_location(uri, experiment), tags=_EXPERIMENT_TAGS
-                )
-            )
-        except (MlflowException, SQLAlchemyError, OSError, ImportError, ValueError) as error:
-            reason = " ".join(str(error).replace(uri, masked(uri)).split())[:200]
-            raise ConfigError(
-                Mistake("--tracking-uri", f"the tracking store must answer ({reason})", got=masked(uri))
-            ) from error
-        self._waiting: dict[str, list[Any]] = {}
-        self._logged_epoch: dict[str, float] = {}
-        self._flushed = time.monotonic()
+            deleted = self._client.get_run(run_id).info.lifecycle_stage == "deleted"
+        except MlflowException as error:
+            deleted = error.error_code == "RESOURCE_DOES_NOT_EXIST"
+        if deleted:
+            rule = f"its run {run_id} is no longer in the tracking store"
+            raise ConfigError(Mistake("--resume", rule, got=masked(self.uri)))
 
     def start_run(
         self,
@@ -93,128 +113,130 @@ class Tracker:
         tags: Mapping[str, object] | None = None,
         params: Mapping[str, object] | None = None,
         config: str | None = None,
-    ) -> str:
-        """Id of a new run that is RUNNING, with its tags, parameters and resolved configuration stored."""
-        all_tags = {key: _short(value) for key, value in (tags or {}).items()}
-        if parent is not None:
-            all_tags["mlflow.parentRunId"] = parent
-        run_id: str = self._client.create_run(self.experiment_id, run_name=name, tags=all_tags).info.run_id
-        self.describe(run_id, params=params, config=config)
-        return run_id
-
-    def describe(self, run_id: str, *, params: Mapping[str, object] | None = None, config: str | None = None) -> None:
-        """Store parameters and the resolved configuration of a run; again, too."""
-        if params:
-            from mlflow.entities import Param
-
-            self._client.log_batch(run_id, params=[Param(key, _short(value)) for key, value in params.items()])
+    ) -> None:
+        """Open a run with its tags, parameters and resolved configuration; one that was there is RUNNING again."""
+        if name in self._runs:
+            self._set_status(name, "RUNNING")
+            return
+        first = {"kind": "start", "time": _now(), "parent": parent, "tags": _short_values(tags or {})}
+        more = [{"kind": "params", "values": _short_values(params)}] if params else []
         if config is not None:
-            self._client.log_text(run_id, config, "config.yaml")
-
-    def reopen_run(self, run_id: str) -> None:
-        """Set a run that ended or was cut off back to RUNNING; epochs that it holds are not logged again.
-
-        Raises:
-            ConfigError: the run has been deleted from the store.
-        """
-        from mlflow.exceptions import MlflowException
-
-        try:
-            tags = self._client.get_run(run_id).data.tags
-            self._client.update_run(run_id, status="RUNNING")
-        except MlflowException as error:
-            rule = f"its run {run_id} is no longer in the tracking store"
-            raise ConfigError(Mistake("--resume", rule, got=masked(self.uri))) from error
-        if "reason" in tags:
-            self._client.delete_tag(run_id, "reason")
-        history = self._client.get_metric_history(run_id, _EVERY_EPOCH)
-        self._logged_epoch[run_id] = max((point.step for point in history), default=0)
-
-    def children(self, parent: str) -> dict[str, str]:
-        """Name to id of the runs below a run."""
-        found = self._client.search_runs(
-            [self.experiment_id], f"tags.mlflow.parentRunId = '{parent}'", max_results=50_000
-        )
-        return {run.info.run_name: run.info.run_id for run in found}
+            more.append({"kind": "text", "path": "config.yaml", "text": config})
+        self._put(name, first, *more)
 
     def kill_children(self, parent: str) -> None:
         """Set the children of a run that are still RUNNING, with nobody left to run them, to KILLED."""
-        query = f"tags.mlflow.parentRunId = '{parent}' and attributes.status = 'RUNNING'"
-        for run in self._client.search_runs([self.experiment_id], query):
-            self._client.set_terminated(run.info.run_id, "KILLED")
+        for name, run in self._runs.items():
+            if run.parent == parent:
+                self._kill(name)
 
-    def close_run(self, run_id: str) -> None:
-        """Set a run that is known to have ended to FINISHED, if it is not."""
-        if self._client.get_run(run_id).info.status != "FINISHED":
-            self.end_run(run_id, "FINISHED")
+    def kill_all(self) -> None:
+        """Set all runs that are still RUNNING, with nobody left to run them, to KILLED."""
+        for name in self._runs:
+            self._kill(name)
 
-    def log_epoch(self, run_id: str, metrics: Mapping[str, float]) -> None:
-        """Queue an epoch's metrics, under the step `metrics["epoch"]`; what is queued travels every 2 seconds."""
+    def log_epoch(self, name: str, metrics: Mapping[str, float]) -> None:
+        """Log an epoch's metrics under the step `metrics["epoch"]`."""
         metrics = dict(metrics)
-        epoch = int(metrics.pop("epoch"))
-        if epoch > self._logged_epoch.get(run_id, 0):
-            self._logged_epoch[run_id] = epoch
-            self.log(run_id, metrics, epoch)
-        if time.monotonic() - self._flushed > _FLUSH_SECONDS:
-            self.flush()
+        self.log(name, metrics, int(metrics.pop("epoch")))
 
-    def log(self, run_id: str, metrics: Mapping[str, float], step: int = 0) -> None:
-        """Queue metrics; numbers that are not finite are left out, a tag says which.
+    def log(self, name: str, metrics: Mapping[str, float], step: int = 0) -> None:
+        """Log metrics that the run has not had at this step; for a number that is not finite, a tag.
 
         MLflow takes no `@` in a name: what is `error@0.1` elsewhere is `error:0.1` there.
         """
-        from mlflow.entities import Metric
+        steps = self._runs[name].steps
+        new = {key.replace("@", ":"): float(value) for key, value in metrics.items()}
+        new = {key: value for key, value in new.items() if step > steps.get(key, -1)}
+        finite = {key: value for key, value in new.items() if math.isfinite(value)}
+        others = {f"not_finite.{key}": f"{value} at step {step}" for key, value in new.items() if key not in finite}
+        if finite:
+            self._put(name, {"kind": "metrics", "time": _now(), "step": step, "values": finite})
+        if others:
+            self._put(name, {"kind": "tags", "values": others})
 
-        now = int(time.time() * 1000)
-        waiting = self._waiting.setdefault(run_id, [])
-        for name, value in metrics.items():
-            key = name.replace("@", ":")
-            if math.isfinite(value):
-                waiting.append(Metric(key, float(value), now, step))
-            else:
-                self._client.set_tag(run_id, f"not_finite.{key}", f"{value} at step {step}")
-
-    def flush(self) -> None:
-        """Send what is queued; what the store does not take now is kept and sent with the next."""
-        from mlflow.exceptions import MlflowException
-
-        self._flushed = time.monotonic()
-        try:
-            for run_id in list(self._waiting):
-                while metrics := self._waiting[run_id]:
-                    self._client.log_batch(run_id, metrics=metrics[:_BATCH])
-                    del metrics[:_BATCH]
-                del self._waiting[run_id]
-        except (MlflowException, OSError) as error:
-            reason = masked(" ".join(str(error).split()))[:200]
-            print(f"the tracking store took no metrics, they are kept for later: {reason}", file=sys.stderr)
-
-    def tag(self, run_id: str, key: str, value: object) -> None:
+    def tag(self, name: str, key: str, value: object) -> None:
         """Set one tag."""
-        self._client.set_tag(run_id, key, _short(value))
+        self._put(name, {"kind": "tags", "values": _short_values({key: value})})
 
-    def tag_health(self, run_id: str, lines: Sequence[str]) -> None:
+    def tag_health(self, name: str, lines: Sequence[str]) -> None:
         """Set the tag `health`: what is wrong with a run's divergence estimate, or `ok`."""
-        self.tag(run_id, "health", "; ".join(lines) or "ok")
+        self.tag(name, "health", "; ".join(lines) or "ok")
 
-    def log_file(self, run_id: str, path: Path, folder: str | None = None) -> None:
-        """Store a file as an artifact."""
-        self._client.log_artifact(run_id, str(path), folder)
+    def log_file(self, name: str, path: Path, folder: str | None = None) -> None:
+        """Store a file of the run's folder as an artifact; it has to stay where it is."""
+        self._put(name, {"kind": "file", "path": str(path.relative_to(self.folder)), "folder": folder})
 
-    def end_run(self, run_id: str, status: Status) -> None:
-        """Send what is queued and close the run."""
-        self.flush()
-        self._client.set_terminated(run_id, status)
+    def end_run(self, name: str, status: Status) -> None:
+        """Close the run."""
+        self._set_status(name, status)
+
+    def run_id(self, name: str) -> str | None:
+        """A run's id in the store; None where the store has not been told of it."""
+        return self._told.run_ids.get(name)
+
+    def with_run_ids(self, result: Any) -> Any:
+        """A result as JSON has it with the store's ids of runs where it names runs."""
+        if isinstance(result, dict):
+            return {
+                key: self.run_id(value) if key in ("run_id", "parent_run_id") else self.with_run_ids(value)
+                for key, value in result.items()
+            }
+        return [self.with_run_ids(each) for each in result] if isinstance(result, list) else result
+
+    def _set_status(self, name: str, status: str) -> None:
+        if self._runs[name].status != status:
+            self._put(name, {"kind": "status", "status": status, "time": _now()})
+
+    def _kill(self, name: str) -> None:
+        if self._runs[name].status == "RUNNING":
+            self._set_status(name, "KILLED")
+
+    def _put(self, name: str, *operations: Operation) -> None:
+        named = [{"run": name, **operation} for operation in operations]
+        self._spool.put(*named)
+        for operation in named:
+            self._recall(operation)
+
+    def _recall(self, operation: Operation) -> None:
+        """Take note of an operation that is in the spool."""
+        run = self._runs.setdefault(operation["run"], _Run(operation.get("parent")))
+        if operation["kind"] == "status":
+            run.status = operation["status"]
+        elif operation["kind"] == "metrics":
+            run.steps |= {sys.intern(key): int(operation["step"]) for key in operation["values"]}
+
+    def _try_refused_again(self) -> None:
+        """Put what was refused last time behind the rest, but for statuses that are no longer true."""
+        for operation in [entry["operation"] for entry in self._spool.refused()]:
+            stale = operation["kind"] == "status" and self._runs[operation["run"]].status != operation["status"]
+            if operation["kind"] != "damaged" and not stale:
+                self._spool.put(operation)
+        self._spool.forget_refused()
+
+    def _say_what_is_left(self, reason: str, lost: int) -> None:
+        deliver = f"python -m bbh_dist.tracking sync {self.folder}"
+        left = self.left
+        if left:
+            what = f"the tracking store has not taken {left} entries ({reason}), they are kept"
+            print(f"{what}; when it answers: {deliver}", file=sys.stderr)
+        refused = self._spool.refused()
+        if refused:
+            what = f"the tracking store refused {len(refused)} entries, the last one because: {refused[-1]['reason']}"
+            print(f"{what}; to try again: {deliver}", file=sys.stderr)
+        if lost:
+            print(
+                f"{lost} entries for the tracking store are lost: {self._spool.path} cannot be written", file=sys.stderr
+            )
 
 
-def _artifact_location(uri: str, experiment: str) -> str | None:
-    """Beside the database where the store is a local file, so that nothing lands in whatever folder one is in."""
-    if not uri.startswith("sqlite:///"):
-        return None
-    folder = Path(uri.removeprefix("sqlite:///")).resolve().parent / "mlartifacts" / experiment
-    return folder.as_uri()
+def _now() -> int:
+    return int(time.time() * 1000)
 
 
-def _short(value: object) -> str:
-    text = str(value)
-    return text if len(text) <= _LONGEST_VALUE else text[: _LONGEST_VALUE - 3] + "..."
+def _short_values(values: Mapping[str, object]) -> dict[str, str]:
+    """Values as MLflow takes them, without passwords."""
+    texts = {key: masked(str(value)) for key, value in values.items()}
+    return {
+        key: text if len(text) <= _LONGEST_VALUE else text[: _LONGEST_VALUE - 3] + "..." for key, text in texts.items()
+    }

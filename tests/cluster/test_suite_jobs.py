@@ -51,7 +51,7 @@ def empty_store(tmp_path_factory: pytest.TempPathFactory) -> bytes:
     folder = tmp_path_factory.mktemp("store")
     from bbh_dist.tracking import Tracker
 
-    Tracker(f"sqlite:///{folder / 'mlflow.db'}", "other")
+    Tracker(folder, f"sqlite:///{folder / 'mlflow.db'}", "other", key="k")
     with sqlite3.connect(folder / "mlflow.db") as database:
         database.execute("PRAGMA wal_checkpoint(TRUNCATE)")
     return (folder / "mlflow.db").read_bytes()
@@ -76,12 +76,10 @@ def test_what_is_complete_is_not_proposed_again(tmp_path: Path) -> None:
     assert len(source) == 4
     for outcome in (complete(1.0, 0.1), Outcome("FAIL", {}, 1.0, "loss is nan")):
         job = source.next_job()
-        source.note(job, f"run-{job.name}")
         source.ended(job, outcome)
-    source.note(source.next_job(), "run-c")  # cut off here
+    source.next_job()  # cut off here
     again = RecordedJobs(RunFolder(folder.path), "runs", jobs)
     assert [again.next_job().name for _ in range(len(again))] == ["b", "c", "d"]
-    assert [again.known(job) for job in jobs] == ["run-a", "run-b", "run-c", None]
     assert again.failures() == {"b": "loss is nan", "c": "cut off", "d": "cut off"}
     assert folder.record()["parent_run_id"] == "p"
     assert folder.record()["runs"]["a"]["details"] == {"curves": {}}
@@ -103,7 +101,6 @@ def test_recorded_seconds_decide_the_order(folder: Path) -> None:
     jobs = run._jobs(["bbh-single", "map"])
     record = RecordedJobs(run.folder, "runs", [jobs[0], jobs[3]])
     for job, seconds in ((jobs[0], 1.0), (jobs[3], 50.0)):
-        record.note(job, "x")
         record.ended(job, Outcome("COMPLETE", {}, seconds))
     ((_, left),) = run._groups(jobs)
     assert [job.name for job in left] == ["map-seed-1", "map-seed-2", "bbh-single-seed-1", "bbh-single-seed-2"]
@@ -122,17 +119,26 @@ def test_the_suite_of_a_folder_has_one_driver(folder: Path) -> None:
         suite_run(folder, resume=True).run()
 
 
-def test_a_run_that_was_opened_but_not_noted_is_found_again(folder: Path) -> None:
+def test_a_job_that_is_run_again_goes_on_in_its_run(folder: Path) -> None:
     run = suite_run(folder)
     job = run._jobs(["map"])[0]
-    lost = run.tracker.start_run(job.name, parent=run.parent)  # and here the driver is killed
-    run.tracker.kill_children(run.parent)
-    source = RecordedJobs(run.folder, "runs", [job])
-    TrackedJobs(run.tracker, run.parent, run.tags, [], source.known, source.note).started(job)
-    assert source.known(job) == lost
-    assert run.tracker.children(run.parent) == {job.name: lost}
-    found = MlflowClient(tracking_uri=run.tracker.uri).get_run(lost)
-    assert (found.info.status, found.data.params) == ("RUNNING", {"row": "map", "method.name": "map"})
+    found = []
+    for epoch in (1, 2):
+        again = suite_run(folder, resume=True)
+        with again.folder.lock(), again.tracker.delivering():  # in the end the driver is killed, as far as others see
+            again.tracker.start_run(again.parent)
+            again.tracker.kill_children(again.parent)
+            tracked = TrackedJobs(again.tracker, again.parent, again.tags, [])
+            tracked.started(job)
+            for each in range(1, epoch + 1):
+                tracked.reported(job, {"epoch": each, "val/nll": 1.0})
+        found.append(again.tracker.run_id(job.name))
+    assert found[0] == found[1] is not None
+    client = MlflowClient(tracking_uri=run.tracker.uri)
+    stored = client.get_run(found[0])
+    assert (stored.info.status, stored.data.params) == ("RUNNING", {"row": "map", "method.name": "map"})
+    assert [point.step for point in client.get_metric_history(found[0], "val/nll")] == [1, 2]
+    assert len(client.search_runs([run.tracker.experiment_id])) == 2
 
 
 def test_results_are_the_records_of_the_seeds(tmp_path: Path) -> None:
@@ -149,7 +155,6 @@ def test_results_are_the_records_of_the_seeds(tmp_path: Path) -> None:
     for (row, seed), outcome in ends.items():
         job = Job(run_name(row, seed), EXPERIMENT, 0, {})
         source = RecordedJobs(folder, "runs", [job])
-        source.note(job, "x")
         source.ended(job, outcome)
     results = collect("suite", plan, folder.record()["runs"], {})
     assert [row.name for row in results.rows] == ["map", "bbh-single", "bbh-sliced"]

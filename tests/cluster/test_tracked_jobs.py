@@ -8,22 +8,16 @@ from bbh_dist.config import Experiment
 
 
 class Recorder:
-    """Takes what a tracker is told; a run's id is its name."""
+    """Takes what a tracker is told."""
 
     def __init__(self) -> None:
         self.health: dict[str, list[str]] = {}
 
-    def start_run(self, name: str, **settings: Any) -> str:
-        return name
-
-    def children(self, parent: str) -> dict[str, str]:
-        return {}
-
-    def tag_health(self, run_id: str, lines: list[str]) -> None:
-        self.health[run_id] = list(lines)
+    def tag_health(self, name: str, lines: list[str]) -> None:
+        self.health[name] = list(lines)
 
     def __getattr__(self, name: str) -> Any:
-        return lambda *arguments: None
+        return lambda *arguments, **settings: None
 
 
 @pytest.mark.parametrize(
@@ -37,7 +31,7 @@ class Recorder:
 )
 def test_a_trial_is_tagged_with_its_own_health(kl: float, reason: str | None, start: str | None) -> None:
     recorder = Recorder()
-    tracked = TrackedJobs(recorder, "parent", {}, [], lambda job: None, lambda job, run_id: None)  # type: ignore[arg-type]
+    tracked = TrackedJobs(recorder, "parent", {}, [])  # type: ignore[arg-type]
     experiment = Experiment.model_validate({"task": "digits5", "method": {"name": "map"}})
     jobs = [Job(name, experiment, number, {}) for number, name in enumerate(("trial-0", "trial-1"))]
     for job in jobs:
