@@ -3,6 +3,7 @@
 import argparse
 import os
 import signal
+import stat
 import sys
 import traceback
 from collections.abc import Callable, Sequence
@@ -13,34 +14,74 @@ from typing import Any, NoReturn
 
 from rich.console import Console
 
-from bbh_dist.config import ConfigError, DataError
+from bbh_dist.config import ConfigError, DataError, Mistake
+from bbh_dist.config.errors import shown
+from bbh_dist.config.paths import path_rule
+from bbh_dist.floors import check_floors
+from bbh_dist.masking import masked
+from bbh_dist.storage import plain_name
+from bbh_dist.store_uri import check_store_uri
 
 DONE, FAILED, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
+_LONGEST_RULE = 300
+_MOST_SEEDS = 1000
 
 
 class RunFailed(Exception):
     """A run that ended without its result; the message is for people."""
 
 
-def parser(command: str, description: str, example: str) -> argparse.ArgumentParser:
+class Parser(argparse.ArgumentParser):
+    """A parser with an example in its help, whose mistakes are one line."""
+
+    def __init__(self, prog: str, description: str, example: str | None = None, **settings: Any) -> None:
+        super().__init__(
+            prog=prog,
+            description=description,
+            epilog=None if example is None else f"example:\n  {example}",
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+            allow_abbrev=False,
+            **settings,
+        )
+
+    def error(self, message: str) -> NoReturn:
+        """Raise what is wrong with the command line.
+
+        Raises:
+            ConfigError: always.
+        """
+        where, rule = "command line", message
+        if message.startswith("argument "):
+            where, _, rule = message.removeprefix("argument ").partition(": ")
+        raise ConfigError(Mistake(where, f"{rule[:_LONGEST_RULE]}; see {self.prog} --help"))
+
+
+def path(text: str) -> str:
+    """A path of the command line, as the type of an option."""
+    rule = path_rule(text)
+    if rule is not None:
+        raise argparse.ArgumentTypeError(f"{rule}, got {shown(text)}")
+    return text
+
+
+def parser(command: str, description: str, example: str) -> Parser:
     """A parser with the options that every command that trains has."""
-    result = argparse.ArgumentParser(
-        prog=f"python -m bbh_dist.{command}",
-        description=description,
-        epilog=f"example:\n  {example}",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
+    result = Parser(f"python -m bbh_dist.{command}", description, example)
     add = result.add_argument
     add("--set", action="append", default=[], metavar="KEY=VALUE", dest="assignments", help="set a key of the file")
     add("--workers", type=int, metavar="N", help="data-parallel workers per training run (parallel.workers)")
     add("--name", help="name of the run (default: the file's, numbered where taken)")
-    add("--storage", metavar="DIR", help="where runs keep their folders (default: runs)")
+    add("--storage", type=path, metavar="DIR", help="where runs keep their folders (default: runs)")
     add("--resume", action="store_true", help="go on with a run that was cut off")
-    add("--tracking-uri", metavar="URI", help="MLflow store (default: MLFLOW_TRACKING_URI, or mlflow.db here)")
-    add("--data", metavar="DIR", help="where data sets lie (default: BBH_DATA, or data)")
+    add(
+        "--tracking-uri",
+        metavar="URI",
+        help="MLflow store (default: MLFLOW_TRACKING_URI, or mlflow.db here); "
+        "one with a password belongs in that variable, as others see command lines",
+    )
+    add("--data", type=path, metavar="DIR", help="where data sets lie (default: BBH_DATA, or data)")
     add("--address", metavar="auto|URL", help="Ray cluster to use (default: one is started on this machine)")
-    add("--json", metavar="FILE", help="also write the results to FILE")
+    add("--json", type=path, metavar="FILE", help="also write the results to FILE")
     add("--verbose", action="store_true", help="show the log lines of workers")
     return result
 
@@ -49,23 +90,34 @@ def run(main: Callable[[Sequence[str]], None], arguments: Sequence[str] | None =
     """Run a command and exit: 0 done, 1 failed, 2 bad input (one line per mistake), 130 interrupted."""
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _interrupt)
+    os.umask(os.umask(0) | stat.S_IWOTH)  # whatever is written, others cannot change it
     try:
+        check_floors()
         main(sys.argv[1:] if arguments is None else arguments)
         code = DONE
     except (ConfigError, DataError) as error:
-        print(error, file=sys.stderr)
+        print(masked(str(error)), file=sys.stderr)
         code = BAD_INPUT
     except RunFailed as error:
-        print(f"failed: {error}", file=sys.stderr)
+        print(f"failed: {masked(str(error))}", file=sys.stderr)
         code = FAILED
     except KeyboardInterrupt:
         print("interrupted: --resume goes on from here", file=sys.stderr)
         code = INTERRUPTED
-    except Exception:
-        traceback.print_exc()
+    except Exception as error:
+        text = traceback.format_exc()
+        if _is_out_of_memory(error):
+            text = f"failed: not enough memory: {' '.join(str(error).split())[:_LONGEST_RULE]}\n"
+        print(masked(text), file=sys.stderr, end="")
         code = FAILED
     sys.stdout.flush()
     sys.exit(code)
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    """Of Python's, NumPy's and torch's allocations, on CPU or GPU."""
+    words = str(error)
+    return isinstance(error, MemoryError) or "allocate memory" in words or "CUDA out of memory" in words
 
 
 def keep_to(storage: str | None) -> None:
@@ -90,14 +142,33 @@ class RunOptions:
 
     @classmethod
     def of(cls, given: argparse.Namespace, file: str) -> "RunOptions":
-        """The options that `parser` has parsed, for a configuration file."""
+        """The options that `parser` has parsed, for a configuration file.
+
+        Raises:
+            ConfigError: the tracking store, of the command line or of the environment, cannot be one.
+        """
+        check_store_uri(given.tracking_uri, "--tracking-uri")
+        check_store_uri(os.environ.get("MLFLOW_TRACKING_URI") or None, "MLFLOW_TRACKING_URI")
         names = ("name", "storage", "tracking_uri", "address", "data", "resume", "verbose")
-        return cls(stem=Path(file).stem, **{name: getattr(given, name) for name in names})
+        return cls(stem=plain_name(Path(file).stem), **{name: getattr(given, name) for name in names})
 
 
 def workers_flag(workers: int | None) -> list[tuple[str, str, Any]]:
     """`--workers` as a placed assignment."""
     return [] if workers is None else [(f"--workers {workers}", "parallel.workers", workers)]
+
+
+def seeds_flag(seeds: int | None, key: str) -> list[tuple[str, str, Any]]:
+    """`--seeds` as a placed assignment of 0, 1, ... to a key.
+
+    Raises:
+        ConfigError: more than anybody runs.
+    """
+    if seeds is None:
+        return []
+    if seeds > _MOST_SEEDS:
+        raise ConfigError(Mistake("--seeds", f"must be at most {_MOST_SEEDS}", got=str(seeds)))
+    return [(f"--seeds {seeds}", key, list(range(seeds)))]
 
 
 def _interrupt(number: int, frame: FrameType | None) -> None:

@@ -1,12 +1,12 @@
 """Export trained weights: `python -m bbh_dist.export --run DIR --output FILE`."""
 
-import argparse
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from bbh_dist.command_line import RunFailed, run
+from bbh_dist.command_line import Parser, RunFailed, path, run
 from bbh_dist.config import ConfigError, Mistake
+from bbh_dist.output import check_new
 
 if TYPE_CHECKING:
     from bbh_dist.training.checkpoints import Checkpoint
@@ -35,17 +35,21 @@ def main(arguments: Sequence[str]) -> None:
     print(f"{output}: {len(names)} tensors, {output.stat().st_size:,} bytes, epoch {checkpoint.epoch}")
 
 
-def _parser() -> argparse.ArgumentParser:
-    result = argparse.ArgumentParser(
-        prog="python -m bbh_dist.export",
-        description="Write the weights of a run's newest whole checkpoint to one safetensors file.",
-        epilog="example:\n  python -m bbh_dist.export --run runs/digits5_bbh --output digits5_bbh.safetensors",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
+def _parser() -> Parser:
+    result = Parser(
+        "python -m bbh_dist.export",
+        "Write the weights of a run's newest whole checkpoint to one safetensors file.",
+        "python -m bbh_dist.export --run runs/digits5_bbh --output digits5_bbh.safetensors",
     )
     add = result.add_argument
-    add("--run", required=True, metavar="DIR", help="folder of a run, of its checkpoints, or of one checkpoint")
-    add("--output", required=True, metavar="FILE", help="the file to write; must not exist")
+    add(
+        "--run",
+        type=path,
+        required=True,
+        metavar="DIR",
+        help="folder of a run, of its checkpoints, or of one checkpoint",
+    )
+    add("--output", type=path, required=True, metavar="FILE", help="the file to write; must not exist")
     add("--all", action="store_true", help="also the optimiser's state and the best weights, under their full names")
     return result
 
@@ -53,10 +57,7 @@ def _parser() -> argparse.ArgumentParser:
 def _check(folder: Path, output: Path) -> None:
     if not folder.is_dir():
         raise ConfigError(Mistake("--run", "no such folder", got=str(folder)))
-    if output.exists() or output.is_symlink():
-        raise ConfigError(Mistake("--output", "stands already", got=str(output)))
-    if not output.parent.is_dir():
-        raise ConfigError(Mistake("--output", "its folder does not exist", got=str(output)))
+    check_new(str(output), "--output")
 
 
 def _checkpoint(folder: Path) -> "Checkpoint":

@@ -1,18 +1,17 @@
 """Plan a run without running it: `python -m bbh_dist.plan --job FILE`."""
 
 import argparse
-import json
 import re
 from collections.abc import Callable, Sequence
 from functools import cache
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.table import Table
 
-from bbh_dist.command_line import run, workers_flag
+from bbh_dist.command_line import Parser, path, run, workers_flag
 from bbh_dist.config import ConfigError, Experiment, Mistake, load_experiment
+from bbh_dist.output import check_json, write_json
 
 if TYPE_CHECKING:
     from bbh_dist.costs import Machine, StepCosts
@@ -27,16 +26,14 @@ def main(arguments: Sequence[str]) -> None:
         flags.append((f"--shards {given.shards}", "parallel.shards", given.shards))
     experiment = load_experiment(given.job, given.assignments, flags)
     from bbh_dist.costs.devices import check_device  # imported here: --help and mistakes need no torch
-    from bbh_dist.preflight import check_writable
 
     for name in given.device:
         check_device(name)
-    check_writable(given.json, "--json")
+    check_json(given.json)
     shape = _shape(given, experiment)
     with Console(stderr=True).status("counting"):
         result = plan(experiment, shape, given.device)
-    if given.json:
-        Path(given.json).write_text(json.dumps(result, indent=2), encoding="utf-8")
+    write_json(given.json, result)
     show(Console(), experiment, result)
 
 
@@ -123,25 +120,23 @@ def _fit_line(row: dict[str, Any], batch_size: int) -> str:
     return f"fits from {row['fits_from']['workers']} x {device}: {_size(row['fits_from']['peak'])} each"
 
 
-def _parser() -> argparse.ArgumentParser:
-    result = argparse.ArgumentParser(
-        prog="python -m bbh_dist.plan",
-        description="Memory, traffic and time of a training step, predicted from shapes; no data is read, nothing run.",
-        epilog="example:\n  python -m bbh_dist.plan --job jobs/wrn_plan.yaml --input 3x32x32 --classes 10 "
+def _parser() -> Parser:
+    result = Parser(
+        "python -m bbh_dist.plan",
+        "Memory, traffic and time of a training step, predicted from shapes; no data is read, nothing run.",
+        "python -m bbh_dist.plan --job jobs/wrn_plan.yaml --input 3x32x32 --classes 10 "
         "--device h100-sxm a100-80gb --workers 4",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
     )
     add = result.add_argument
-    add("--job", required=True, metavar="FILE", help="the experiment (see jobs/)")
+    add("--job", type=path, required=True, metavar="FILE", help="the experiment (see jobs/)")
     add("--set", action="append", default=[], metavar="KEY=VALUE", dest="assignments", help="set a key of the file")
     add("--workers", type=int, metavar="N", help="workers (parallel.workers)")
     add("--shards", type=int, metavar="N", help="workers over which weight samples are split (parallel.shards)")
     add("--device", nargs="+", default=["cpu"], metavar="NAME", help="cpu, measured here (default), or GPUs: h100-sxm")
     add("--input", metavar="CxHxW", help="shape of an input in place of the task's, so that its data may be absent")
     add("--classes", type=int, metavar="N", help="number of classes, together with --input")
-    add("--data", metavar="DIR", help="taken as by the other commands; no data is read from there")
-    add("--json", metavar="FILE", help="also write the results to FILE")
+    add("--data", type=path, metavar="DIR", help="taken as by the other commands; no data is read from there")
+    add("--json", type=path, metavar="FILE", help="also write the results to FILE")
     return result
 
 

@@ -1,6 +1,5 @@
 """What can be known to go wrong before anything is started."""
 
-import os
 from pathlib import Path
 
 from bbh_dist.config import MEASURES, ConfigError, Experiment, Mistake, SearchSpace, SuitePlan, measures_of, override
@@ -91,16 +90,3 @@ def check_suite(plan: SuitePlan, data: str) -> dict[str, Task]:
         _check_suits(row.experiment, tasks[task], f"rows.{name}.")
         _check_evaluation(row.experiment, tasks[task], f"rows.{name}.")
     return {name: tasks[row.experiment.task] for name, row in plan.rows.items()}
-
-
-def check_writable(path: str | None, flag: str) -> None:
-    """See that a file can be written, without making or changing it.
-
-    Raises:
-        ConfigError: its folder does not exist or may not be written.
-    """
-    if path is None:
-        return
-    folder = Path(path).resolve().parent
-    if not folder.is_dir() or not os.access(folder, os.W_OK) or Path(path).is_dir():
-        raise ConfigError(Mistake(flag, "cannot be written", got=path))

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from bbh_dist.config import ConfigError, Mistake
+from bbh_dist.ownership import check_own
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 _RECORD = "run.json"
@@ -116,8 +117,8 @@ class RunFolder:
     def write(self, name: str, text: str) -> None:
         """Write a text file of the folder, atomically."""
         temporary = self.path / f".{name}.{os.getpid()}"
+        temporary.touch(mode=0o600)  # a tracking URI may hold a password
         temporary.write_text(text, encoding="utf-8")
-        temporary.chmod(0o600)  # a tracking URI may hold a password
         temporary.replace(self.path / name)
 
     def _unwritable(self, error: OSError) -> ConfigError:
@@ -131,15 +132,18 @@ def open_folder(storage: str | None, name: str | None, stem: str, resume: bool) 
     (`bbh`, `bbh-2`), and to resume, the highest such number that stands.
 
     Raises:
-        ConfigError: a name that is no plain name, that stands without `--resume`, or that does not stand with it.
+        ConfigError: others may write there; or a name that is no plain name, that stands without `--resume`, or that
+            does not stand with it.
     """
     root = Path(storage or "runs").resolve()
+    check_own(root, "--storage")
     if name is None:
-        stem = re.sub(r"[^A-Za-z0-9._-]", "-", stem).lstrip(".-_")[:90] or "run"
+        stem = plain_name(stem)
         taken = [path for path in _numbered(root, stem) if path.exists()]
         if resume and not taken:
             raise ConfigError(Mistake("--resume", "there is no run to resume", got=str(root / stem)))
         path = taken[-1] if resume else next(path for path in _numbered(root, stem) if path not in taken)
+        check_own(path, "--storage")
         return RunFolder(path), resume
     if not _NAME.fullmatch(name):
         rule = "must be letters, digits, '.', '_' and '-', at most 100, the first a letter or digit"
@@ -149,7 +153,13 @@ def open_folder(storage: str | None, name: str | None, stem: str, resume: bool) 
         raise ConfigError(Mistake("--name", "stands already: add --resume to go on or choose another", got=name))
     if resume and not exists:
         raise ConfigError(Mistake("--resume", "there is no run to resume", got=str(root / name)))
+    check_own(root / name, "--storage")
     return RunFolder(root / name), exists
+
+
+def plain_name(text: str) -> str:
+    """A text as a name that any folder, and any tracking store, may have."""
+    return re.sub(r"[^A-Za-z0-9._-]", "-", text).lstrip(".-_")[:90] or "run"
 
 
 def _numbered(root: Path, stem: str) -> list[Path]:

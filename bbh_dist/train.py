@@ -1,15 +1,15 @@
 """Train one experiment: `python -m bbh_dist.train --job FILE`."""
 
-import json
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
-from bbh_dist.command_line import RunOptions, keep_to, parser, run, workers_flag
+from bbh_dist.command_line import RunOptions, keep_to, parser, path, run, workers_flag
 from bbh_dist.config import load_experiment
+from bbh_dist.output import check_json, write_json
 
 
 def main(arguments: Sequence[str]) -> None:
@@ -19,7 +19,7 @@ def main(arguments: Sequence[str]) -> None:
         "Train one experiment and measure it on test data; over several workers by Ray Train.",
         "python -m bbh_dist.train --job jobs/digits5_bbh.yaml --set method.generator.kind=layerwise --seed 1",
     )
-    flags_parser.add_argument("--job", required=True, metavar="FILE", help="the experiment (see jobs/)")
+    flags_parser.add_argument("--job", type=path, required=True, metavar="FILE", help="the experiment (see jobs/)")
     flags_parser.add_argument("--seed", type=int, metavar="N", help="seed of the run (seed)")
     given = flags_parser.parse_args(arguments)
     flags = workers_flag(given.workers)
@@ -28,17 +28,17 @@ def main(arguments: Sequence[str]) -> None:
     experiment = load_experiment(given.job, given.assignments, flags)
 
     keep_to(given.storage)
-    from bbh_dist.preflight import check_writable  # imported here: --help and mistakes need no torch
-    from bbh_dist.training_run import TrainingRun
+    from bbh_dist.training_run import TrainingRun  # imported here: --help and mistakes need no torch
 
-    check_writable(given.json, "--json")
+    check_json(given.json)
     options = RunOptions.of(given, given.job)
     console = options.console
     training = TrainingRun(experiment, options)
-    console.print(f"run [bold]{training.folder.name}[/bold], folder {training.folder.path}", soft_wrap=True)
+    console.print(
+        f"run [bold]{training.folder.name}[/bold], folder {escape(str(training.folder.path))}", soft_wrap=True
+    )
     result = training.run()
-    if given.json:
-        Path(given.json).write_text(json.dumps(result, indent=2), encoding="utf-8")
+    write_json(given.json, result)
     show(console, result)
 
 
@@ -52,7 +52,7 @@ def show(console: Console, result: dict[str, Any]) -> None:
             table.add_row(name, f"{value:.4g}")
     console.print(table)
     for line in result.get("health", []):
-        console.print(f"health: {line}", style="yellow", highlight=False, soft_wrap=True)
+        console.print(f"health: {line}", style="yellow", markup=False, highlight=False, soft_wrap=True)
     print(f"figures: {result['figures']}")
     print(f"trained in {result['seconds']:.1f} s, {result['step_ms']:.1f} ms a step; look at the run: {result['ui']}")
 

@@ -192,7 +192,7 @@ class TrainingRun:
         if parallel.workers == 1 and self.options.address is not None:
             rule = "a run of one worker trains in this process; a cluster takes --workers 2 or more"
             raise ConfigError(Mistake("--address", rule, got=self.options.address))
-        if parallel.workers > 1:
+        if parallel.workers > 1 or parallel.cpus_per_worker is not None:
             from bbh_dist.cluster.session import check_address, concurrency, local_resources
 
             if self.options.address is None:

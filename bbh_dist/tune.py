@@ -1,15 +1,15 @@
 """Search a space, then train the best again with several seeds: `python -m bbh_dist.tune --space FILE`."""
 
-import json
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
-from bbh_dist.command_line import RunOptions, keep_to, parser, run, workers_flag
+from bbh_dist.command_line import RunOptions, keep_to, parser, path, run, seeds_flag, workers_flag
 from bbh_dist.config import SearchSpace, load_space
+from bbh_dist.output import check_json, write_json
 
 
 def main(arguments: Sequence[str]) -> None:
@@ -19,7 +19,9 @@ def main(arguments: Sequence[str]) -> None:
         "Search hyperparameters on a Ray cluster, then train the best trials again with several seeds on test data.",
         "python -m bbh_dist.tune --space tune_spaces/bbh.yaml --trials 32 --set epochs=10",
     )
-    flags_parser.add_argument("--space", required=True, metavar="FILE", help="the search space (see tune_spaces/)")
+    flags_parser.add_argument(
+        "--space", type=path, required=True, metavar="FILE", help="the search space (see tune_spaces/)"
+    )
     flags_parser.add_argument("--trials", type=int, metavar="N", help="number of trials (trials)")
     flags_parser.add_argument("--seeds", type=int, metavar="N", help="final runs with seeds 0..N-1 (final.seeds)")
     given = flags_parser.parse_args(arguments)
@@ -28,25 +30,22 @@ def main(arguments: Sequence[str]) -> None:
     ]
     if given.trials is not None:
         flags.append((f"--trials {given.trials}", "trials", given.trials))
-    if given.seeds is not None:
-        flags.append((f"--seeds {given.seeds}", "final.seeds", list(range(given.seeds))))
+    flags += seeds_flag(given.seeds, "final.seeds")
     space = load_space(given.space, given.assignments, flags)
 
     keep_to(given.storage)
     from bbh_dist.cluster.study import Study  # imported here: --help and mistakes need no torch
-    from bbh_dist.preflight import check_writable
 
-    check_writable(given.json, "--json")
-
+    check_json(given.json)
     options = RunOptions.of(given, given.space)
     console = options.console
     study = Study(space, options)
     console.print(
-        f"study [bold]{study.folder.name}[/bold]: {space.trials} trials, folder {study.folder.path}", soft_wrap=True
+        f"study [bold]{study.folder.name}[/bold]: {space.trials} trials, folder {escape(str(study.folder.path))}",
+        soft_wrap=True,
     )
     result = study.run()
-    if given.json:
-        Path(given.json).write_text(json.dumps(result, indent=2), encoding="utf-8")
+    write_json(given.json, result)
     show(console, space, result)
 
 
@@ -75,7 +74,7 @@ def show(console: Console, space: SearchSpace, result: dict[str, Any]) -> None:
             table.add_row(name, f"{stats['mean']:.4g}", f"{stats['std']:.2g}")
         console.print(table)
     for name, reason in result["failed_finals"].items():
-        console.print(f"[bold red]{name} failed[/bold red], --resume tries again: {reason}", soft_wrap=True)
+        console.print(f"[bold red]{name} failed[/bold red], --resume tries again: {escape(reason)}", soft_wrap=True)
     print(f"figures: {result['figures']}")
     print(f"done in {result['seconds']:.0f} s; compare the trials: {result['ui']}")
 

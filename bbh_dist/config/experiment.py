@@ -10,6 +10,7 @@ from bbh_dist.config.errors import RuleError, nearest
 from bbh_dist.config.evaluation import Evaluation
 from bbh_dist.config.methods import MethodConfig
 from bbh_dist.config.model import Frozen, PositiveInt, Seed
+from bbh_dist.config.paths import path_rule
 
 TASKS = ("toy", "digits5", "mnist", "cifar5")
 NETWORKS = ("mlp", "lenet", "preact-resnet", "resnet18", "wrn-28-10")
@@ -50,7 +51,7 @@ class Parallel(Frozen):
     """Workers over which the sampling of weights is split; must divide `workers`, the others are replicas.
     Default: all of them for bbh; for an ensemble as many as hold the same number of members each; 1 for other methods,
     which have nothing to split."""
-    cpus_per_worker: PositiveInt | None = None
+    cpus_per_worker: Annotated[int, Field(ge=1, le=4096)] | None = None
     """CPU cores, and threads, of a worker. Default: 1, but all of the machine's for a training run on its own."""
     use_gpu: bool = False
     """One GPU per worker (nccl); otherwise CPU (gloo)."""
@@ -103,7 +104,10 @@ class Experiment(Frozen):
     def _task_is_known(cls, task: str) -> str:
         if task in TASKS:
             return task
-        if task.startswith("npz:") and len(task) > len("npz:") and "\0" not in task:
+        if task.startswith("npz:") and task != "npz:":
+            rule = path_rule(task.removeprefix("npz:"))
+            if rule is not None:
+                raise RuleError(f"the file {rule}", got=task)
             # Absolute, because workers run elsewhere and a resolved configuration may.
             return f"npz:{os.path.abspath(task.removeprefix('npz:'))}"
         raise RuleError(f"must be one of {', '.join(TASKS)}, npz:FILE", got=task, suggestion=nearest(task, TASKS))

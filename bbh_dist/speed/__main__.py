@@ -1,15 +1,12 @@
 """Measure speed: `python -m bbh_dist.speed step|shard|predict|search`."""
 
-import argparse
 import importlib
-import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NoReturn
 
-from bbh_dist.command_line import INTERRUPTED, keep_to, run
-from bbh_dist.config import ConfigError, Mistake
+from bbh_dist.command_line import INTERRUPTED, Parser, keep_to, run
+from bbh_dist.output import check_json, check_writable, write_json
 from bbh_dist.speed import options
 
 _COMMANDS = {
@@ -26,26 +23,17 @@ _EXAMPLES = {
 }
 
 
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        raise ConfigError(Mistake("command line", f"{message}; see {self.prog} --help"))
-
-
-def parser() -> argparse.ArgumentParser:
+def parser() -> Parser:
     """A parser with a subcommand for each measurement."""
-    looks: dict[str, Any] = {"formatter_class": argparse.RawDescriptionHelpFormatter, "allow_abbrev": False}
     listed = "\n".join(f"  {name:<9}{what}" for name, what in _COMMANDS.items())
-    result = _Parser(
-        prog="python -m bbh_dist.speed",
-        description=f"Measure this machine's speed; nothing but the package is needed.\n\n{listed}",
-        epilog=f"example:\n  {_EXAMPLES['step']}",
-        **looks,
+    result = Parser(
+        "python -m bbh_dist.speed",
+        f"Measure this machine's speed; nothing but the package is needed.\n\n{listed}",
+        _EXAMPLES["step"],
     )
     commands = result.add_subparsers(dest="command", required=True, metavar="|".join(_COMMANDS))
     for name, what in _COMMANDS.items():
-        one = commands.add_parser(
-            name, help=what, description=f"Measure {what}.", epilog=f"example:\n  {_EXAMPLES[name]}", **looks
-        )
+        one = commands.add_parser(name, help=what, description=f"Measure {what}.", example=_EXAMPLES[name])
         options.add(one, name)
     return result
 
@@ -56,10 +44,9 @@ def main(arguments: Sequence[str]) -> None:
     options.check(given)
     keep_to(None)
     figure = Path(given.figure or f"runs/speed/speed-{given.command}.png")
-    from bbh_dist.preflight import check_writable  # imported here: --help and mistakes need no torch
-    from bbh_dist.speed import report
+    from bbh_dist.speed import report  # imported here: --help and mistakes need no torch
 
-    check_writable(given.json, "--json")
+    check_json(given.json)
     if given.figure:
         check_writable(given.figure, "--figure")
     measurement = importlib.import_module(f"bbh_dist.speed.{given.command}")
@@ -68,8 +55,7 @@ def main(arguments: Sequence[str]) -> None:
     except KeyboardInterrupt:
         print("interrupted: nothing is kept", file=sys.stderr)
         sys.exit(INTERRUPTED)
-    if given.json:
-        Path(given.json).write_text(json.dumps(result, indent=2), encoding="utf-8")
+    write_json(given.json, result)
     report.show(result, measurement.COLUMNS, measurement.GROUP)
     measurement.draw(result["rows"], figure)
     print(f"figure: {figure}")

@@ -3,6 +3,7 @@
 import argparse
 from typing import Any
 
+from bbh_dist.command_line import path
 from bbh_dist.config import ConfigError, Mistake
 
 DIVERGENCES = ("semi_implicit", "knn", "knn_marginal", "gaussian", "discriminator")
@@ -42,8 +43,13 @@ def check(given: argparse.Namespace) -> None:
 
 def _common(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
-    add("--json", metavar="FILE", help="also write the results to FILE")
-    add("--figure", metavar="FILE.png", help=f"where to draw (default: runs/speed/{parser.prog.split()[-1]}.png)")
+    add("--json", type=path, metavar="FILE", help="also write the results to FILE")
+    add(
+        "--figure",
+        type=path,
+        metavar="FILE.png",
+        help=f"where to draw (default: runs/speed/{parser.prog.split()[-1]}.png)",
+    )
 
 
 def _threads(parser: argparse.ArgumentParser) -> None:

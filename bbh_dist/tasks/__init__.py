@@ -4,6 +4,7 @@ import os
 from pathlib import Path
 
 from bbh_dist.config import DataError
+from bbh_dist.config.paths import path_rule
 from bbh_dist.tasks.augmentation import Augmentation
 from bbh_dist.tasks.cifar5 import load_cifar5
 from bbh_dist.tasks.digits import load_digits5
@@ -32,7 +33,14 @@ __all__ = [
 
 
 def data_directory(given: str | None = None) -> Path:
-    """Where data sets lie: the given directory, else the environment's BBH_DATA, else ./data."""
+    """Where data sets lie: the given directory, else the environment's BBH_DATA, else ./data.
+
+    Raises:
+        DataError: BBH_DATA is no path.
+    """
+    rule = path_rule(os.environ.get("BBH_DATA") or "data")
+    if rule is not None:
+        raise DataError(f"BBH_DATA: {rule}")
     return Path(given or os.environ.get("BBH_DATA") or "data").resolve()
 
 

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from bbh_dist.config import DataError
+from bbh_dist.tasks.archive import read_archive
 from bbh_dist.tasks.likelihood import Categorical, Gaussian, Likelihood
 from bbh_dist.tasks.task import Split, Task, shuffled
 
@@ -47,24 +48,6 @@ def load_npz(path: Path) -> Task:
     task = Task(f"npz:{path}", likelihood, train, validation, test, outliers[0], outliers[1], pixel_range=pixels)
     _check(path, task)
     return task
-
-
-def read_archive(path: Path) -> dict[str, np.ndarray]:
-    """The arrays of a file by name.
-
-    Raises:
-        DataError: there is no such file, or it is no whole archive of arrays without objects.
-    """
-    try:
-        loaded = np.load(path, allow_pickle=False)
-        if isinstance(loaded, np.lib.npyio.NpzFile):
-            with loaded as archive:
-                return {name: np.asarray(archive[name]) for name in archive.files}
-    except FileNotFoundError as error:
-        raise DataError(f"{path}: no such file") from error
-    except Exception as error:  # of a damaged file NumPy, zipfile, zlib and Python's parser raise a dozen kinds
-        raise DataError(f"{path}: not a readable .npz archive: {' '.join(str(error).split())}") from error
-    raise DataError(f"{path}: must be an .npz archive, got a single array")
 
 
 def _split(path: Path, arrays: dict[str, np.ndarray], part: str, kind: str) -> Split:

@@ -8,6 +8,7 @@ from typing import IO
 import numpy as np
 
 from bbh_dist.config import DataError
+from bbh_dist.tasks.archive import check_size
 
 
 @dataclass(frozen=True)
@@ -38,6 +39,7 @@ def task_shape(name: str) -> TaskShape:
 
 def _of_archive(path: Path) -> TaskShape:
     try:
+        check_size(path)
         with zipfile.ZipFile(path) as archive:
             names = archive.namelist()
             with archive.open("x_train.npy") as file:
@@ -50,6 +52,8 @@ def _of_archive(path: Path) -> TaskShape:
         raise DataError(
             f"{path}: no such file; to plan without data, give its shape by --input and --classes"
         ) from error
+    except DataError:
+        raise
     except Exception as error:  # of a damaged file NumPy, zipfile, zlib and Python's parser raise a dozen kinds
         raise DataError(f"{path}: not a readable archive of a task: {' '.join(str(error).split())}") from error
 

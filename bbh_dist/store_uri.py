@@ -1,0 +1,67 @@
+"""URIs of stores, for tracking and for studies: what is known to go wrong is refused before a library sees them."""
+
+import socket
+from pathlib import Path
+from urllib.parse import SplitResult, urlsplit
+
+from bbh_dist.config import ConfigError, Mistake
+from bbh_dist.config.errors import shown
+from bbh_dist.config.paths import path_rule
+from bbh_dist.masking import masked
+
+_FILE = "sqlite:///"
+_PORTS = {"postgresql": 5432, "postgres": 5432, "mysql": 3306, "mariadb": 3306, "mssql": 1433}
+_TIMEOUT_SECONDS = 3.0
+
+
+def check_store_uri(uri: str | None, flag: str) -> None:
+    """See that a URI can be a store's. A database server has to answer at its port: SQLAlchemy tries for minutes.
+
+    Raises:
+        ConfigError: it cannot.
+    """
+    if uri is None:
+        return
+    rule = _rule(uri)
+    if rule is not None:
+        raise ConfigError(Mistake(flag, rule, got=shown(masked(uri))))
+
+
+def _rule(uri: str) -> str | None:
+    if not uri or not uri.isprintable():
+        return "must not be empty" if not uri else "must be printable text"
+    scheme = uri.partition(":")[0].partition("+")[0]
+    if scheme == "sqlite":
+        return _file_rule(uri)
+    if "://" not in uri:
+        return path_rule(uri)
+    try:
+        parts = urlsplit(uri)
+        if parts.netloc.count("@") > 1:
+            return "must have %40 for an @ in a password"
+        return _server_rule(scheme, parts, parts.port)
+    except ValueError:  # of a bad port or address; its words may hold a password
+        return "must be SCHEME://USER:PASSWORD@HOST:PORT/..., with %2F for a / and %3A for a : in a password"
+
+
+def _file_rule(uri: str) -> str | None:
+    if not uri.startswith(_FILE) or uri == _FILE:
+        return f"must be {_FILE}FILE, as in {_FILE}mlflow.db"
+    path = uri.removeprefix(_FILE)
+    rule = path_rule(path)
+    if rule is None and Path(path).is_dir():
+        return "must name a file, not a folder"
+    return rule
+
+
+def _server_rule(scheme: str, parts: SplitResult, port: int | None) -> str | None:
+    if scheme in ("http", "https"):
+        return None if parts.hostname else "must name a host"
+    if scheme not in _PORTS or not parts.hostname:  # of a database without one, the socket is among the parameters
+        return None
+    try:
+        socket.create_connection((parts.hostname, port or _PORTS[scheme]), timeout=_TIMEOUT_SECONDS).close()
+    except (OSError, UnicodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+        return f"no database answers there ({reason})"
+    return None
