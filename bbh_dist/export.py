@@ -2,14 +2,10 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from bbh_dist.command_line import Parser, RunFailed, path, run
 from bbh_dist.config import ConfigError, Mistake
 from bbh_dist.output import check_new
-
-if TYPE_CHECKING:
-    from bbh_dist.training.checkpoints import Checkpoint
 
 _METHOD = "method."
 
@@ -21,9 +17,10 @@ def main(arguments: Sequence[str]) -> None:
     _check(folder, output)
 
     # Imported here: --help and mistakes need no torch.
+    from bbh_dist.trained import checkpoint_in
     from bbh_dist.training.checkpoints import CheckpointError, export_checkpoint
 
-    checkpoint = _checkpoint(folder)
+    checkpoint = checkpoint_in(folder)
     prefix = "" if given.all else _METHOD
     names = [name for name in checkpoint.shapes if name.startswith(prefix)]
     if not names:
@@ -58,23 +55,6 @@ def _check(folder: Path, output: Path) -> None:
     if not folder.is_dir():
         raise ConfigError(Mistake("--run", "no such folder", got=str(folder)))
     check_new(str(output), "--output")
-
-
-def _checkpoint(folder: Path) -> "Checkpoint":
-    """The checkpoint that a folder is, or the newest whole one in it or in its `checkpoints`."""
-    from bbh_dist.sharding import Workers
-    from bbh_dist.training.checkpoints import CheckpointError, newest_checkpoint, open_checkpoint
-
-    if (folder / "state.json").is_file():
-        try:
-            return open_checkpoint(folder, Workers())
-        except CheckpointError as error:
-            raise ConfigError(Mistake("--run", f"damaged checkpoint: {error}", got=str(folder))) from error
-    inside = folder / "checkpoints"
-    found = newest_checkpoint(inside if inside.is_dir() else folder, Workers())
-    if found is None:
-        raise ConfigError(Mistake("--run", "holds no whole checkpoint", got=str(folder)))
-    return found
 
 
 if __name__ == "__main__":

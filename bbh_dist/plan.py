@@ -1,6 +1,7 @@
 """Plan a run without running it: `python -m bbh_dist.plan --job FILE`."""
 
 import argparse
+import math
 import re
 from collections.abc import Callable, Sequence
 from functools import cache
@@ -11,11 +12,15 @@ from rich.table import Table
 
 from bbh_dist.command_line import Parser, path, run, workers_flag
 from bbh_dist.config import ConfigError, Experiment, Mistake, load_experiment
+from bbh_dist.config.errors import shown
 from bbh_dist.output import check_json, write_json
 
 if TYPE_CHECKING:
     from bbh_dist.costs import Machine, StepCosts
     from bbh_dist.tasks.shapes import TaskShape
+
+
+_MOST_CLASSES, _MOST_NUMBERS = 1_000_000, 100_000_000
 
 
 def main(arguments: Sequence[str]) -> None:
@@ -148,10 +153,14 @@ def _shape(given: argparse.Namespace, experiment: Experiment) -> "TaskShape":
     if given.input is None or given.classes is None:
         raise ConfigError(Mistake("--input, --classes", "must stand together"))
     if not re.fullmatch(r"[1-9][0-9]{0,5}(x[1-9][0-9]{0,5})*", given.input):
-        raise ConfigError(Mistake("--input", "must be sizes such as 3x32x32", got=given.input))
-    if given.classes < 2:
-        raise ConfigError(Mistake("--classes", "must be at least 2", got=str(given.classes)))
-    return TaskShape(tuple(int(size) for size in given.input.split("x")), given.classes)
+        raise ConfigError(Mistake("--input", "must be sizes such as 3x32x32", got=shown(given.input)))
+    if not 2 <= given.classes <= _MOST_CLASSES:
+        raise ConfigError(Mistake("--classes", f"must be from 2 to {_MOST_CLASSES}", got=str(given.classes)))
+    shape = tuple(int(size) for size in given.input.split("x"))
+    if len(shape) > 3 or math.prod(shape) > _MOST_NUMBERS:
+        rule = f"must be at most 3 sizes, together at most {_MOST_NUMBERS} numbers"
+        raise ConfigError(Mistake("--input", rule, got=shown(given.input)))
+    return TaskShape(shape, given.classes)
 
 
 def _threads(experiment: Experiment) -> int:

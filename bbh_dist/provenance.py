@@ -3,6 +3,7 @@
 import os
 import platform
 import shlex
+import socket
 import subprocess
 import sys
 from importlib import metadata
@@ -32,6 +33,12 @@ def provenance() -> dict[str, str]:
 def cores() -> int:
     """CPU cores that this process may use; where the system does not say (macOS), those of the machine."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def loopback() -> str:
+    """Name of the interface over which the processes of one machine talk."""
+    names = [name for _, name in socket.if_nameindex()]
+    return next((name for name in ("lo", "lo0") if name in names), "lo")
 
 
 def _version(package: str) -> str | None:

@@ -12,9 +12,11 @@ import tempfile
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 from bbh_dist.config import ConfigError, Mistake, Parallel
-from bbh_dist.provenance import cores
+from bbh_dist.ownership import check_own
+from bbh_dist.provenance import cores, loopback
 
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 # Result files, sync warnings and progress prints of Tune: the tracking store and the live table stand in their place.
@@ -97,7 +99,7 @@ def cluster(address: str | None, verbose: bool) -> Iterator[Resources]:
         ConfigError: the cluster does not answer.
     """
     if address is None:
-        _demand_token()
+        _close_to_others()
     import ray
 
     quiet = logging.INFO if verbose else logging.ERROR
@@ -151,8 +153,15 @@ def _own_signals() -> Iterator[None]:
             signal.signal(signal.SIGTERM, handler)
 
 
-def _demand_token() -> None:
-    """Make the cluster that is started here demand a token of its own; Ray reads the mode when it is imported."""
+def _close_to_others() -> None:
+    """Have the cluster that is started here listen on loopback only and demand a token of its own.
+
+    Ray reads all this when it is imported. On Linux it takes an address of 127.0.0.1 for a mistake, puts the machine's
+    in its place and listens to all, unless it is told as on macOS that there is no more than this machine.
+    """
+    os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
+    os.environ.setdefault("GLOO_SOCKET_IFNAME", loopback())
+    check_own(Path(tempfile.gettempdir()) / "bbh", "TMPDIR")  # Ray pickles in a folder there
     if "ray" not in sys.modules and "RAY_AUTH_MODE" not in os.environ:
         os.environ["RAY_AUTH_MODE"] = "token"
         os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from bbh_dist.command_line import INTERRUPTED, Parser, keep_to, run
+from bbh_dist.config import ConfigError, Mistake
 from bbh_dist.output import check_json, check_writable, write_json
 from bbh_dist.speed import options
 
@@ -15,6 +16,7 @@ _COMMANDS = {
     "predict": "predictions with sampled weights beside the bare network's forward pass",
     "search": "what a study adds to its training runs",
 }
+_FIGURES = (".png", ".pdf", ".svg")
 _EXAMPLES = {
     "step": "python -m bbh_dist.speed step --threads 2 --json step.json",
     "shard": "python -m bbh_dist.speed shard --workers 1,2 --json shard.json",
@@ -48,6 +50,8 @@ def main(arguments: Sequence[str]) -> None:
 
     check_json(given.json)
     if given.figure:
+        if figure.suffix not in _FIGURES:
+            raise ConfigError(Mistake("--figure", f"must end in {', '.join(_FIGURES)}", got=given.figure))
         check_writable(given.figure, "--figure")
     measurement = importlib.import_module(f"bbh_dist.speed.{given.command}")
     try:

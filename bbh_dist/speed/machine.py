@@ -2,11 +2,10 @@
 
 import os
 import platform
-import socket
 from pathlib import Path
 from typing import Any
 
-from bbh_dist.provenance import cores, provenance
+from bbh_dist.provenance import cores, loopback, provenance
 
 
 def machine(threads: int) -> dict[str, Any]:
@@ -44,12 +43,6 @@ def free_memory() -> int | None:
         return next(1024 * int(line.split()[1]) for line in lines if line.startswith("MemAvailable"))
     except (OSError, StopIteration):
         return None
-
-
-def loopback() -> str:
-    """Name of the interface over which the processes of one machine talk."""
-    names = [name for _, name in socket.if_nameindex()]
-    return next((name for name in ("lo", "lo0") if name in names), "lo")
 
 
 def loopback_bytes() -> int | None:

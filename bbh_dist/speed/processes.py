@@ -15,7 +15,8 @@ from typing import Any
 
 from bbh_dist.command_line import RunFailed
 from bbh_dist.config import Experiment
-from bbh_dist.speed.machine import loopback, loopback_bytes
+from bbh_dist.provenance import loopback
+from bbh_dist.speed.machine import loopback_bytes
 
 _SECONDS_TO_END = 5
 

@@ -30,6 +30,22 @@ def read_archive(path: Path) -> dict[str, np.ndarray]:
     raise DataError(f"{path}: must be an .npz archive, got a single array")
 
 
+def array_header(path: Path, name: str) -> tuple[tuple[int, ...], np.dtype]:
+    """Shape and type of an array of an archive, which is not read.
+
+    Raises:
+        DataError: there is no such file or array, or it is damaged.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive, archive.open(f"{name}.npy") as file:
+            version = np.lib.format.read_magic(file)
+            read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+            shape, _, dtype = read(file)
+            return shape, dtype
+    except Exception as error:  # as above
+        raise DataError(f"{path}: {name} cannot be read: {' '.join(str(error).split())}") from error
+
+
 def check_size(path: Path) -> None:
     """See that an archive is a file, and that all of it fits in this machine's memory once it is unpacked.
 

@@ -12,7 +12,7 @@ from bbh_dist.tasks.shifts import Picked, Rotation, Shifts
 from bbh_dist.tasks.task import Split, Task, shuffled
 
 CLASSES = 5
-_LARGEST_PIXEL = 16.0
+LARGEST_PIXEL = 16.0
 SHIFTS = Shifts(
     rotations=(Rotation(Picked(0, 3), 90), Rotation(Picked(11, 1), 90), Rotation(Picked(22, 4), 180)),
     mixed=(Picked(22, 4), Picked(0, 3)),
@@ -25,7 +25,7 @@ def load_digits5() -> Task:
     from sklearn.datasets import load_digits  # imported here: takes a second
 
     images, targets = load_digits(return_X_y=True)
-    inputs = torch.tensor(images, dtype=torch.float32).div(_LARGEST_PIXEL).reshape(-1, 1, 8, 8)
+    inputs = scaled(torch.tensor(images, dtype=torch.float32))
     labels = torch.tensor(targets, dtype=torch.int64)
     inside = labels < CLASSES
     train, validation, test = _split("digits5", inputs[inside], labels[inside])
@@ -33,6 +33,11 @@ def load_digits5() -> Task:
     half = len(outliers) // 2
     parts = train, validation, test, outliers[:half], outliers[half:]
     return Task("digits5", Categorical(CLASSES), *parts, pixel_range=(0.0, 1.0), shifts=SHIFTS)
+
+
+def scaled(pixels: Tensor) -> Tensor:
+    """Inputs (N, 1, 8, 8) of images (N, ...) with pixels from 0 to 16."""
+    return pixels.div(LARGEST_PIXEL).reshape(-1, 1, 8, 8)
 
 
 def _split(name: str, inputs: Tensor, labels: Tensor) -> tuple[Split, Split, Split]:

@@ -48,20 +48,21 @@ def load_mnist(root: Path) -> Task:
     from torchvision.datasets import MNIST
 
     train, test = MNIST(str(root), train=True), MNIST(str(root), train=False)
-    inputs, labels = _scaled(train.data), train.targets
+    inputs, labels = scaled(train.data), train.targets
     return Task(
         "mnist",
         Categorical(10),
         Split(inputs[_VALIDATION:], labels[_VALIDATION:]),
         Split(inputs[:_VALIDATION], labels[:_VALIDATION]),
-        Split(_scaled(test.data), test.targets),
+        Split(scaled(test.data), test.targets),
         *outliers,
         pixel_range=(0.0, 1.0),
         shifts=SHIFTS,
     )
 
 
-def _scaled(pixels: Tensor) -> Tensor:
+def scaled(pixels: Tensor) -> Tensor:
+    """Inputs (N, 1, 28, 28) of bytes (N, 28, 28)."""
     return pixels.to(torch.float32).div(255).unsqueeze(1)
 
 
@@ -109,6 +110,6 @@ def _outliers(raw: Path) -> tuple[Tensor, Tensor]:
     if images.dtype != torch.uint8 or images.shape != (_OUTLIER_IMAGES, 28, 28):
         raise DataError(f"{path}: must hold {_OUTLIER_IMAGES} images of 28 x 28 bytes, got {tuple(images.shape)}")
     tell_unknown(path, file_sha256(path), _OUTLIER_SHA256)
-    images = _scaled(images)[shuffled("notmnist", len(images))]
+    images = scaled(images)[shuffled("notmnist", len(images))]
     half = len(images) // 2
     return images[:half], images[half:]

@@ -60,7 +60,7 @@ def _split(path: Path, arrays: dict[str, np.ndarray], part: str, kind: str) -> S
         what = "float targets, as y_train does" if kind == "f" else "integer labels"
         raise DataError(f"{path}: y_{part} must hold {len(inputs)} {what}, got {labels.dtype} of shape {labels.shape}")
     if kind == "f":
-        return Split(inputs, _finite(path, f"y_{part}", labels))
+        return Split(inputs, finite(path, f"y_{part}", labels))
     return Split(inputs, torch.from_numpy(labels.astype(np.int64)))
 
 
@@ -70,7 +70,16 @@ def _inputs(path: Path, name: str, array: np.ndarray) -> Tensor:
             f"{path}: {name} must hold at least 2 inputs of numbers, (N, F), (N, H, W) or (N, H, W, C), "
             f"got {array.dtype} of shape {array.shape}"
         )
-    inputs = _finite(path, name, array)
+    return network_inputs(path, name, array)
+
+
+def network_inputs(path: Path, name: str, array: np.ndarray) -> Tensor:
+    """Inputs of a network, (N, F) or (N, C, H, W), of an array of numbers; bytes are divided by 255.
+
+    Raises:
+        DataError: a number is not finite.
+    """
+    inputs = finite(path, name, array)
     if array.dtype == np.uint8:
         inputs = inputs / 255
     if array.ndim == 3:
@@ -78,8 +87,12 @@ def _inputs(path: Path, name: str, array: np.ndarray) -> Tensor:
     return inputs.permute(0, 3, 1, 2).contiguous() if array.ndim == 4 else inputs
 
 
-def _finite(path: Path, name: str, array: np.ndarray) -> Tensor:
-    """The numbers in single precision."""
+def finite(path: Path, name: str, array: np.ndarray) -> Tensor:
+    """The numbers in single precision.
+
+    Raises:
+        DataError: one is not finite there.
+    """
     with np.errstate(over="ignore"):  # what overflows is refused below
         numbers = torch.from_numpy(array.astype(np.float32))
     if not numbers.isfinite().all():

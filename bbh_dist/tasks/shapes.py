@@ -3,12 +3,11 @@
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
 
 import numpy as np
 
 from bbh_dist.config import DataError
-from bbh_dist.tasks.archive import check_size
+from bbh_dist.tasks.archive import array_header, check_size
 
 
 @dataclass(frozen=True)
@@ -42,10 +41,9 @@ def _of_archive(path: Path) -> TaskShape:
         check_size(path)
         with zipfile.ZipFile(path) as archive:
             names = archive.namelist()
-            with archive.open("x_train.npy") as file:
-                shape = _header(file)
             with archive.open("y_train.npy") as file:
                 labels = np.lib.format.read_array(file, allow_pickle=False)
+            shape, _ = array_header(path, "x_train")
             outputs = 1 if labels.dtype.kind == "f" else int(labels.max()) + 1
             return TaskShape(_input_shape(shape), outputs, _training(shape[0], "x_val.npy" in names))
     except FileNotFoundError as error:
@@ -56,13 +54,6 @@ def _of_archive(path: Path) -> TaskShape:
         raise
     except Exception as error:  # of a damaged file NumPy, zipfile, zlib and Python's parser raise a dozen kinds
         raise DataError(f"{path}: not a readable archive of a task: {' '.join(str(error).split())}") from error
-
-
-def _header(file: IO[bytes]) -> tuple[int, ...]:
-    version = np.lib.format.read_magic(file)
-    read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-    shape: tuple[int, ...] = read(file)[0]
-    return shape
 
 
 def _input_shape(shape: tuple[int, ...]) -> tuple[int, ...]:

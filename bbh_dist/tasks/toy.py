@@ -27,7 +27,7 @@ def load_toy() -> Task:
     _, validation = _points("validation", _HELD_OUT)
     _, test = _points("test", _HELD_OUT)
     grid = torch.linspace(-_GRID_RANGE, _GRID_RANGE, _GRID_POINTS)
-    curve = Curve(grid, _inputs(grid), grid**3, train_x)
+    curve = Curve(grid, scaled(grid), grid**3, train_x)
     return Task("toy", Gaussian(NOISE_STDDEV, scale=_OUTPUT_SCALE), train, validation, test, curve=curve)
 
 
@@ -36,8 +36,9 @@ def _points(part: str, count: int) -> tuple[Tensor, Split]:
     generator = keyed_generator("toy", part, _SEED)
     x = _RANGE * (2 * torch.rand(count, generator=generator) - 1)
     y = x**3 + NOISE_STDDEV * torch.randn(count, generator=generator)
-    return x, Split(_inputs(x), y)
+    return x, Split(scaled(x), y)
 
 
-def _inputs(x: Tensor) -> Tensor:
+def scaled(x: Tensor) -> Tensor:
+    """Inputs (N, 1) of x (N,)."""
     return x[:, None] / _RANGE

@@ -1,0 +1,98 @@
+"""Trained runs, found again in their folders."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from bbh_dist.config import ConfigError, Experiment, Mistake, load_experiment
+from bbh_dist.evaluation import Prediction, RegressionPrediction
+from bbh_dist.noise import Noise
+from bbh_dist.sharding import Workers
+from bbh_dist.tasks import load_task
+from bbh_dist.tasks.inputs import network_inputs
+from bbh_dist.training import Trainer
+from bbh_dist.training.checkpoints import Checkpoint, CheckpointError, newest_checkpoint, open_checkpoint
+
+_CHUNK = 10_000
+"""Inputs that are taken together; their numbers in single precision are all that is held beside the results."""
+
+
+def checkpoint_in(folder: Path) -> Checkpoint:
+    """The checkpoint that a folder is, or the newest whole one in it or in its `checkpoints`.
+
+    Raises:
+        ConfigError: there is none, or the one that is named is damaged.
+    """
+    if (folder / "state.json").is_file():
+        try:
+            return open_checkpoint(folder, Workers())
+        except CheckpointError as error:
+            raise ConfigError(Mistake("--run", f"damaged checkpoint: {error}", got=str(folder))) from error
+    inside = folder / "checkpoints"
+    found = newest_checkpoint(inside if inside.is_dir() else folder, Workers())
+    if found is None:
+        raise ConfigError(Mistake("--run", "holds no whole checkpoint", got=str(folder)))
+    return found
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A run's method with the weights of a checkpoint."""
+
+    experiment: Experiment
+    checkpoint: Checkpoint
+    trainer: Trainer
+
+    @classmethod
+    def of(cls, folder: Path, data: Path) -> "Trained":
+        """The trained method of a run's folder, of its checkpoints or of one checkpoint; its task's data are read too.
+
+        Raises:
+            ConfigError: the folder holds no configuration, no whole checkpoint, or one of other weights.
+            DataError: the task's data are missing or damaged.
+        """
+        configs = [place / "config.yaml" for place in (folder, folder.parent, folder.parent.parent)]
+        config = next((path for path in configs if path.is_file()), None)
+        if config is None:
+            raise ConfigError(Mistake("--run", "holds no config.yaml of a run", got=str(folder)))
+        experiment, checkpoint = load_experiment(config), checkpoint_in(folder)
+        on_gpu = experiment.parallel.use_gpu and torch.cuda.is_available()
+        task = load_task(experiment.task, data)
+        trainer = Trainer(experiment, task, device=torch.device("cuda" if on_gpu else "cpu"))
+        try:
+            checkpoint.read({f"method.{name}": value for name, value in trainer.method.state_dict().items()})
+        except CheckpointError as error:
+            rule = f"does not hold the weights that {config} describes: {error}"
+            raise ConfigError(Mistake("--run", rule, got=str(checkpoint.path))) from error
+        return cls(experiment, checkpoint, trainer)
+
+    def check(self, file: Path, array: np.ndarray) -> None:
+        """See that an array of inputs is one of this run's task.
+
+        Raises:
+            DataError: it is not.
+        """
+        for part in _parts(len(array), _CHUNK):
+            network_inputs(self.experiment.task, file, array[part])
+
+    def predictions(
+        self, file: Path, array: np.ndarray, samples: int
+    ) -> Iterator[tuple[slice, Prediction | RegressionPrediction]]:
+        """Predictions for inputs as they were read, part by part, under the weight samples of the run's test.
+
+        Where the network normalises by statistics of batches there is one part, as the blocks of all inputs decide.
+        """
+        trainer, whole = self.trainer, self.trainer.normalisation.together is not None
+        noise = Noise(
+            self.experiment.seed, "test", self.checkpoint.epoch, range(samples), trainer.device, trainer.dtype
+        )
+        for part in _parts(len(array), len(array) if whole else _CHUNK):
+            inputs = network_inputs(self.experiment.task, file, array[part]).to(trainer.device, trainer.dtype)
+            yield part, trainer.evaluator.predict(trainer.method, inputs, noise, trainer.workers)
+
+
+def _parts(count: int, size: int) -> Iterator[slice]:
+    return (slice(start, min(start + size, count)) for start in range(0, count, size))
