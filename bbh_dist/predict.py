@@ -4,10 +4,9 @@ import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from rich.console import Console
-from rich.progress import Progress
 
 from bbh_dist.command_line import Parser, RunFailed, path, run
 from bbh_dist.config import ConfigError, Mistake
@@ -17,7 +16,7 @@ from bbh_dist.store_uri import check_store_uri
 if TYPE_CHECKING:
     import numpy as np
 
-    from bbh_dist.trained import Trained
+    from bbh_dist.evaluation import Prediction, RegressionPrediction
 
 _RUN_ID = re.compile(r"[0-9a-f]{32}")
 _MOST_SAMPLES = 100_000
@@ -39,35 +38,26 @@ def main(arguments: Sequence[str]) -> None:
     file = Path(given.input)
     array = read_inputs(file)
     trained = Trained.of(folder, data_directory(given.data))
-    trained.check(file, array)
-    arrays = predicted(trained, file, array, given.samples or trained.experiment.evaluation.samples)
+    samples = given.samples or trained.experiment.evaluation.samples
+    inputs = trained.inputs(file, array, samples)
+    with Console(stderr=True).status(f"predicting {len(inputs):,} inputs under {samples} weight samples"):
+        arrays = named(trained.predict(inputs, samples))
     _write(output, arrays)
     print(f"{output}: {len(array):,} predictions: {', '.join(arrays)}; checkpoint of epoch {trained.checkpoint.epoch}")
 
 
-def predicted(trained: "Trained", file: Path, array: "np.ndarray", samples: int) -> "dict[str, np.ndarray]":
+def named(prediction: "Prediction | RegressionPrediction") -> "dict[str, np.ndarray]":
     """Arrays (N, ...) by name.
 
     Of classes `probabilities` (N, C), `entropy` and `mutual_information` in nats; of numbers `mean`, `stddev` over
     weight samples and `predictive_stddev` with noise, in the units of the targets.
     """
-    import numpy as np
+    from bbh_dist.evaluation import Prediction
 
-    found: dict[str, list[Any]] = {}
-    console = Console(stderr=True)
-    with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
-        bar = progress.add_task("predicting", total=len(array))
-        for part, prediction in trained.predictions(file, array, samples):
-            for name, values in _named(prediction).items():
-                found.setdefault(name, []).append(values.cpu().numpy())
-            progress.update(bar, completed=part.stop)
-    return {name: np.concatenate(parts) for name, parts in found.items()}
-
-
-def _named(prediction: Any) -> dict[str, Any]:
-    classes = ("probabilities", "entropy", "mutual_information")
-    names = classes if hasattr(prediction, "probabilities") else ("mean", "stddev", "predictive_stddev")
-    return {name: getattr(prediction, name) for name in names}
+    names = ("mean", "stddev", "predictive_stddev")
+    if isinstance(prediction, Prediction):
+        names = ("probabilities", "entropy", "mutual_information")
+    return {name: getattr(prediction, name).cpu().numpy() for name in names}
 
 
 def _folder(named: str, storage: str | None, tracking_uri: str | None) -> Path:

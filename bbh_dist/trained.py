@@ -1,23 +1,21 @@
 """Trained runs, found again in their folders."""
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
+from torch import Tensor
 
-from bbh_dist.config import ConfigError, Experiment, Mistake, load_experiment
+from bbh_dist.config import ConfigError, DataError, Experiment, Mistake, load_experiment
 from bbh_dist.evaluation import Prediction, RegressionPrediction
 from bbh_dist.noise import Noise
 from bbh_dist.sharding import Workers
 from bbh_dist.tasks import load_task
+from bbh_dist.tasks.archive import memory_bytes
 from bbh_dist.tasks.inputs import network_inputs
 from bbh_dist.training import Trainer
 from bbh_dist.training.checkpoints import Checkpoint, CheckpointError, newest_checkpoint, open_checkpoint
-
-_CHUNK = 10_000
-"""Inputs that are taken together; their numbers in single precision are all that is held beside the results."""
 
 
 def checkpoint_in(folder: Path) -> Checkpoint:
@@ -69,30 +67,30 @@ class Trained:
             raise ConfigError(Mistake("--run", rule, got=str(checkpoint.path))) from error
         return cls(experiment, checkpoint, trainer)
 
-    def check(self, file: Path, array: np.ndarray) -> None:
-        """See that an array of inputs is one of this run's task.
+    def inputs(self, file: Path, array: np.ndarray, samples: int) -> Tensor:
+        """The network's inputs (N, ...) of an array as it was read.
 
         Raises:
-            DataError: it is not.
+            DataError: it is not of this run's task, or does not fit in memory with its predictions.
         """
-        for part in _parts(len(array), _CHUNK):
-            network_inputs(self.experiment.task, file, array[part])
-
-    def predictions(
-        self, file: Path, array: np.ndarray, samples: int
-    ) -> Iterator[tuple[slice, Prediction | RegressionPrediction]]:
-        """Predictions for inputs as they were read, part by part, under the weight samples of the run's test.
-
-        Where the network normalises by statistics of batches there is one part, as the blocks of all inputs decide.
-        """
-        trainer, whole = self.trainer, self.trainer.normalisation.together is not None
-        noise = Noise(
-            self.experiment.seed, "test", self.checkpoint.epoch, range(samples), trainer.device, trainer.dtype
+        bytes_each = 8 * (
+            samples if self.trainer.task.likelihood.kind == "regression" else 2 * self.trainer.task.outputs
         )
-        for part in _parts(len(array), len(array) if whole else _CHUNK):
-            inputs = network_inputs(self.experiment.task, file, array[part]).to(trainer.device, trainer.dtype)
-            yield part, trainer.evaluator.predict(trainer.method, inputs, noise, trainer.workers)
+        needed = 3 * 4 * array.size + bytes_each * len(array)
+        if needed > memory_bytes():
+            raise DataError(f"{file}: must fit in memory, {memory_bytes():,} bytes, needs about {needed:,}: split it")
+        inputs = network_inputs(self.experiment.task, file, array)
+        return inputs.to(self.trainer.device, self.trainer.dtype)
 
+    def predict(self, inputs: Tensor, samples: int) -> Prediction | RegressionPrediction:
+        """The prediction for inputs (N, ...) under the weight samples of the run's test.
 
-def _parts(count: int, size: int) -> Iterator[slice]:
-    return (slice(start, min(start + size, count)) for start in range(0, count, size))
+        All at once: what an input gets may depend on its place (masks of dropout) or its block (batch statistics).
+        """
+        trainer = self.trainer
+        seed, epoch = self.experiment.seed, self.checkpoint.epoch
+        noise = Noise(seed, "test", epoch, range(samples), trainer.device, trainer.dtype)
+        found: Prediction | RegressionPrediction = trainer.evaluator.predict(
+            trainer.method, inputs, noise, trainer.workers
+        )
+        return found

@@ -22,7 +22,8 @@ class Mistake:
 
     def __str__(self) -> str:
         """The mistake in one line; what a terminal cannot show stands escaped."""
-        parts = [self.where, _shortened(self.key, _LONGEST_KEY), self.rule]
+        where = _shortened(self.where, _LONGEST_KEY) if self.where.startswith("--") else self.where
+        parts = [where, _shortened(self.key, _LONGEST_KEY), self.rule]
         line = ": ".join(part for part in parts if part)
         if self.got is not None:
             line += f", got {self.got}"

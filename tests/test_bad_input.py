@@ -1,0 +1,189 @@
+"""Bad input: one line, exit 2, nothing started, nothing written; whatever the command and the mistake."""
+
+import sys
+from pathlib import Path
+
+import pytest
+from front_door import COMMANDS, FILES, contents, exit_code
+
+LONG = "x" * 5_000
+BAD_PATHS = {
+    "5 kB": (LONG, "at most 4095 bytes, each name in it at most 255"),
+    "deep": ("a/" * 3_000, "at most 4095 bytes"),
+    "empty": ("", "must not be empty"),
+    "control characters": ("x\x1b[31m", "must be printable text"),
+    "NUL": ("x\0y", "must be printable text"),
+    "right to left": ("x\u202egnp", "must be printable text"),
+    "no UTF-8": ("x\udcff", "must be printable text"),
+}
+PATH_OPTIONS = {
+    "tune": ("--space", "--storage", "--data", "--json"),
+    "train": ("--job", "--storage", "--data", "--json"),
+    "benchmark": ("--suite", "--storage", "--data", "--json"),
+    "plan": ("--job", "--data", "--json"),
+    "speed": ("--figure", "--json"),
+    "export": ("--run", "--output"),
+    "predict": ("--run", "--input", "--output", "--data", "--storage"),
+}
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty folder with a file for every command, in which the test is."""
+    monkeypatch.chdir(tmp_path)
+    for name in ("BBH_DATA", "MLFLOW_TRACKING_URI"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("MPLCONFIGDIR", str(tmp_path))
+    monkeypatch.setattr("signal.signal", lambda *arguments: None)
+    for name, text in FILES.items():
+        (tmp_path / name).write_text(text)
+    return tmp_path
+
+
+def refused(
+    folder: Path, capfd: pytest.CaptureFixture[str], command: str, *arguments: str, complete: bool = True
+) -> str:
+    """The one line in which a command refuses its arguments."""
+    before = contents(folder)
+    assert exit_code(command, *arguments, complete=complete) == 2
+    out, errors = capfd.readouterr()
+    assert out == ""
+    assert errors.count("\n") == 1
+    assert errors.rstrip("\n").isprintable()
+    assert len(errors) < 600
+    assert contents(folder) == before
+    return errors
+
+
+@pytest.mark.parametrize("kind", BAD_PATHS)
+@pytest.mark.parametrize(
+    ("command", "option"), [(name, flag) for name, flags in PATH_OPTIONS.items() for flag in flags]
+)
+def test_a_path_that_can_be_none(
+    folder: Path, capfd: pytest.CaptureFixture[str], command: str, option: str, kind: str
+) -> None:
+    text, rule = BAD_PATHS[kind]
+    line = refused(folder, capfd, command, option, text)
+    assert line.startswith(f"{option}: ")
+    assert rule in line
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+@pytest.mark.parametrize(
+    ("arguments", "complete", "rule"),
+    [
+        ([], False, "required"),
+        (["--wibble"], True, "unrecognized arguments: --wibble"),
+        (["--json"], True, ""),
+        ([LONG], True, "unrecognized arguments"),
+    ],
+)
+def test_a_command_line_that_is_none(
+    folder: Path,
+    capfd: pytest.CaptureFixture[str],
+    command: str,
+    arguments: list[str],
+    complete: bool,
+    rule: str,
+) -> None:
+    line = refused(folder, capfd, command, *arguments, complete=complete)
+    assert rule in line
+    assert f"see python -m bbh_dist.{command}" in line
+
+
+@pytest.mark.parametrize(
+    ("command", "arguments", "rule"),
+    [
+        ("train", ["--seed", "x"], "--seed: invalid int value"),
+        ("train", ["--seed", "-1"], "seed: must be greater than or equal to 0"),
+        ("train", ["--seed", "9" * 30], "seed: must be less than"),
+        ("train", ["--workers", "0"], "parallel.workers: must be greater than or equal to 1"),
+        ("train", ["--workers", "100"], "a run needs 100 workers"),
+        ("train", ["--workers", "2", "--address", "127.0.0.1:9"], "--address: no Ray cluster answers"),
+        ("train", ["--workers", "2", "--address", "ray://x:1"], "--address: must be auto or HOST:PORT"),
+        ("train", ["--workers", "2", "--address", ""], "--address: must be auto or HOST:PORT"),
+        ("train", ["--set", "parallel.cpus_per_worker=4000"], "a run needs 1 workers x 4000 CPUs"),
+        ("train", ["--set", "parallel.cpus_per_worker=9999999"], "cpus_per_worker: must be less than or equal to 4096"),
+        ("train", ["--set", f"task=npz:{LONG}"], "task: the file must have at most 4095 bytes"),
+        ("train", ["--set", "epochs=!!python/object/apply:os.system [id]"], "tags are not supported"),
+        ("train", ["--set", "__class__=1"], "__class__: unknown key"),
+        ("train", ["--set", "task=npz:/dev/zero"], "not a file"),
+        ("train", ["--json", "job.yaml"], "--json: stands already and holds no results"),
+        ("tune", ["--seeds", "99999999999"], "--seeds: must be at most 1000"),
+        ("tune", ["--trials", "9" * 30], "trials: must be less than"),
+        ("benchmark", ["--seeds", "99999999999"], "--seeds: must be at most 1000"),
+        ("benchmark", ["--methods", ""], "--methods: must be rows of the suite"),
+        ("benchmark", ["--set", "settings.map=/dev/zero"], "must be at most 1000000 bytes"),
+        ("plan", ["--input", "999999x999999x999999", "--classes", "3"], "--input: must be at most 3 sizes"),
+        ("plan", ["--input", "1x" * 2_000 + "1", "--classes", "3"], "--input: must be at most 3 sizes"),
+        ("plan", ["--input", "9", "--classes", "9" * 20], "--classes: must be from 2 to 1000000"),
+        ("plan", ["--device"], "--device: expected at least one argument"),
+        ("plan", ["--json", "space.yaml"], "--json: stands already and holds no results"),
+        ("speed", ["--figure", "job.yaml"], "--figure: must end in .png"),
+        ("speed", ["--threads", "0"], "--threads: must be from 1"),
+        ("export", ["--output", "job.yaml"], "--run: no such folder"),
+        ("predict", ["--output", "job.yaml"], "--output: stands already"),
+        ("predict", ["--samples", "0"], "--samples: must be from 1"),
+        ("predict", [], "--run: no such folder, and no id of a run"),
+    ],
+)
+def test_a_value_that_cannot_be(
+    folder: Path, capfd: pytest.CaptureFixture[str], command: str, arguments: list[str], rule: str
+) -> None:
+    assert rule in refused(folder, capfd, command, *arguments)
+
+
+@pytest.mark.parametrize(
+    ("uri", "rule"),
+    [
+        ("", "must not be empty"),
+        ("sqlite://", "must be sqlite:///FILE"),
+        ("sqlite:///", "must be sqlite:///FILE"),
+        ("sqlite+pysqlite:///x.db", "must be sqlite:///FILE"),
+        ("sqlite:///.", "must name a file, not a folder"),
+        (f"sqlite:///{LONG}", "at most 4095 bytes"),
+        ("sqlite:///x\x1b[31m.db", "must be printable text"),
+        ("sqlite:///job.yaml", "file is not a database"),
+        ("http://", "must name a host"),
+        ("http://[::1", "must be SCHEME://"),
+        ("http://127.0.0.1:99999", "must be SCHEME://"),
+        ("postgresql://me:hidden", "must be SCHEME://"),
+        ("postgresql://me:hid@den@127.0.0.1/x", "must have %40 for an @"),
+        ("postgresql://me:hid/den@127.0.0.1/x", "must be SCHEME://"),
+        ("postgresql://me:hidden@127.0.0.1:9/x", "no database answers there"),
+        ("postgresql://127.0.0.1:9/x?user=me&password=hidden", "no database answers there"),
+    ],
+)
+@pytest.mark.parametrize("flag", ["--tracking-uri", "MLFLOW_TRACKING_URI"])
+def test_a_tracking_store_that_is_none(
+    folder: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, uri: str, rule: str, flag: str
+) -> None:
+    """SQLAlchemy would try for two minutes, and print every password that it cannot read."""
+    if flag == "MLFLOW_TRACKING_URI" and (not uri or "job.yaml" in uri):
+        return
+    given = [flag, uri] if flag == "--tracking-uri" else []
+    if not given:
+        monkeypatch.setenv(flag, uri)
+    line = refused(folder, capfd, "train", *given)
+    assert line.startswith(f"{flag if 'database]' not in rule else '--tracking-uri'}: ")
+    assert rule in line
+    assert not any(part in line for part in ("hidden", "hid@", "hid/", "den@"))
+
+
+def test_a_data_folder_of_the_environment_that_is_none(
+    folder: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("BBH_DATA", LONG)
+    assert refused(folder, capfd, "train").startswith("BBH_DATA: must have at most 4095 bytes")
+
+
+def test_what_does_not_fit_in_memory_is_one_line(folder: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """4 TB for the weights between two layers."""
+    assert exit_code("train", "--set", "network=mlp:999999-999999") == 1
+    errors = capfd.readouterr().err
+    assert errors.count("\n") == 1
+    assert errors.startswith("failed: not enough memory: ")
+
+
+def test_refusing_starts_nothing() -> None:
+    assert "ray" not in sys.modules or not sys.modules["ray"].is_initialized()
