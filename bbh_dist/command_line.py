@@ -20,7 +20,7 @@ from bbh_dist.config.paths import path_rule
 from bbh_dist.floors import check_floors
 from bbh_dist.masking import masked
 from bbh_dist.storage import plain_name
-from bbh_dist.store_uri import check_store_uri
+from bbh_dist.store_uri import check_tracking_uri
 
 DONE, FAILED, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
 _LONGEST_RULE = 300
@@ -147,8 +147,7 @@ class RunOptions:
         Raises:
             ConfigError: the tracking store, of the command line or of the environment, cannot be one.
         """
-        check_store_uri(given.tracking_uri, "--tracking-uri")
-        check_store_uri(os.environ.get("MLFLOW_TRACKING_URI") or None, "MLFLOW_TRACKING_URI")
+        check_tracking_uri(given.tracking_uri)
         names = ("name", "storage", "tracking_uri", "address", "data", "resume", "verbose")
         return cls(stem=plain_name(Path(file).stem), **{name: getattr(given, name) for name in names})
 

@@ -8,19 +8,18 @@ from bbh_dist.config import ConfigError, Mistake
 
 
 def check_own(folder: Path, flag: str) -> None:
-    """See that nobody but this user and root can change a folder, or put another in its place.
+    """See that a folder, where it stands, belongs to this user or root and that not all can write to it.
 
-    What stands of it must belong to this user or root and not be writable by all, and so must the folder that it is
-    in; no folder above may be writable by all unless only owners can remove from it, as in /tmp.
+    Nor may all write to a folder above, unless only owners can remove from it, as in /tmp.
 
     Raises:
-        ConfigError: one is not so.
+        ConfigError: it is not so.
     """
-    for path in dict.fromkeys((folder, folder.resolve(), folder.resolve().parent)):
+    real = folder.resolve()
+    for path in dict.fromkeys((folder, real)):
         _check_owner(path, flag)
-    for path in dict.fromkeys((folder, folder.resolve())):
         _check_mode(path, flag, sticky=0)
-    for path in folder.resolve().parents:
+    for path in real.parents:
         _check_mode(path, flag, sticky=stat.S_ISVTX)
 
 

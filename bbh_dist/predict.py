@@ -11,7 +11,7 @@ from rich.console import Console
 from bbh_dist.command_line import Parser, RunFailed, path, run
 from bbh_dist.config import ConfigError, Mistake
 from bbh_dist.output import check_new
-from bbh_dist.store_uri import check_store_uri
+from bbh_dist.store_uri import check_tracking_uri
 
 if TYPE_CHECKING:
     import numpy as np
@@ -39,7 +39,7 @@ def main(arguments: Sequence[str]) -> None:
     array = read_inputs(file)
     trained = Trained.of(folder, data_directory(given.data))
     samples = given.samples or trained.experiment.evaluation.samples
-    inputs = trained.inputs(file, array, samples)
+    inputs = trained.inputs(file, array)
     with Console(stderr=True).status(f"predicting {len(inputs):,} inputs under {samples} weight samples"):
         arrays = named(trained.predict(inputs, samples))
     _write(output, arrays)
@@ -73,7 +73,7 @@ def _folder(named: str, storage: str | None, tracking_uri: str | None) -> Path:
     from bbh_dist.tracking import tracking_uri as resolved
     from bbh_dist.tracking.names import run_name
 
-    check_store_uri(tracking_uri, "--tracking-uri")
+    check_tracking_uri(tracking_uri)
     folder = Path(storage or "runs") / run_name(resolved(tracking_uri), named)
     if not folder.is_dir():
         raise ConfigError(Mistake("--run", f"its folder is not there, name it or its --storage: {folder}", got=named))

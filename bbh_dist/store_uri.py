@@ -1,5 +1,6 @@
-"""URIs of stores, for tracking and for studies: what is known to go wrong is refused before a library sees them."""
+"""URIs of tracking stores: what is known to go wrong is refused before a library sees them."""
 
+import os
 import socket
 from pathlib import Path
 from urllib.parse import SplitResult, urlsplit
@@ -14,17 +15,20 @@ _PORTS = {"postgresql": 5432, "postgres": 5432, "mysql": 3306, "mariadb": 3306, 
 _TIMEOUT_SECONDS = 3.0
 
 
-def check_store_uri(uri: str | None, flag: str) -> None:
-    """See that a URI can be a store's. A database server has to answer at its port: SQLAlchemy tries for minutes.
+def check_tracking_uri(given: str | None) -> None:
+    """See that the given URI, else the environment's, can be a store's.
+
+    A database server has to answer at its port: SQLAlchemy tries for minutes.
 
     Raises:
         ConfigError: it cannot.
     """
-    if uri is None:
-        return
-    rule = _rule(uri)
+    flag, uri = "--tracking-uri", given
+    if given is None:
+        flag, uri = "MLFLOW_TRACKING_URI", os.environ.get("MLFLOW_TRACKING_URI") or None
+    rule = None if uri is None else _rule(uri)
     if rule is not None:
-        raise ConfigError(Mistake(flag, rule, got=shown(masked(uri))))
+        raise ConfigError(Mistake(flag, rule, got=shown(masked(uri or ""))))
 
 
 def _rule(uri: str) -> str | None:
@@ -41,7 +45,7 @@ def _rule(uri: str) -> str | None:
             return "must have %40 for an @ in a password"
         return _server_rule(scheme, parts, parts.port)
     except ValueError:  # of a bad port or address; its words may hold a password
-        return "must be SCHEME://USER:PASSWORD@HOST:PORT/..., with %2F for a / and %3A for a : in a password"
+        return "must have a host and a port that can be, and in a password %2F for a / and %3A for a :"
 
 
 def _file_rule(uri: str) -> str | None:

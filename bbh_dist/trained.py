@@ -7,12 +7,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from bbh_dist.config import ConfigError, DataError, Experiment, Mistake, load_experiment
+from bbh_dist.config import ConfigError, Experiment, Mistake, load_experiment
 from bbh_dist.evaluation import Prediction, RegressionPrediction
 from bbh_dist.noise import Noise
 from bbh_dist.sharding import Workers
 from bbh_dist.tasks import load_task
-from bbh_dist.tasks.archive import memory_bytes
 from bbh_dist.tasks.inputs import network_inputs
 from bbh_dist.training import Trainer
 from bbh_dist.training.checkpoints import Checkpoint, CheckpointError, newest_checkpoint, open_checkpoint
@@ -67,18 +66,12 @@ class Trained:
             raise ConfigError(Mistake("--run", rule, got=str(checkpoint.path))) from error
         return cls(experiment, checkpoint, trainer)
 
-    def inputs(self, file: Path, array: np.ndarray, samples: int) -> Tensor:
+    def inputs(self, file: Path, array: np.ndarray) -> Tensor:
         """The network's inputs (N, ...) of an array as it was read.
 
         Raises:
-            DataError: it is not of this run's task, or does not fit in memory with its predictions.
+            DataError: it is not of this run's task.
         """
-        bytes_each = 8 * (
-            samples if self.trainer.task.likelihood.kind == "regression" else 2 * self.trainer.task.outputs
-        )
-        needed = 3 * 4 * array.size + bytes_each * len(array)
-        if needed > memory_bytes():
-            raise DataError(f"{file}: must fit in memory, {memory_bytes():,} bytes, needs about {needed:,}: split it")
         inputs = network_inputs(self.experiment.task, file, array)
         return inputs.to(self.trainer.device, self.trainer.dtype)
 

@@ -8,6 +8,7 @@ import pytest
 from bbh_dist import benchmark, export, plan, predict, train, tune
 from bbh_dist.command_line import run
 from bbh_dist.speed import __main__ as speed
+from bbh_dist.tracking import __main__ as tracking
 
 COMMANDS: dict[str, tuple[Callable[[Sequence[str]], None], list[str]]] = {
     "tune": (tune.main, ["--space", "space.yaml"]),
@@ -16,6 +17,7 @@ COMMANDS: dict[str, tuple[Callable[[Sequence[str]], None], list[str]]] = {
     "plan": (plan.main, ["--job", "job.yaml"]),
     "speed": (speed.main, ["step"]),
     "export": (export.main, ["--run", "run", "--output", "out"]),
+    "tracking": (tracking.main, ["sync", "run"]),
     "predict": (predict.main, ["--run", "run", "--input", "in.npz", "--output", "out.npz"]),
 }
 """Name to the command and arguments that are complete."""

@@ -1,12 +1,10 @@
-"""Versions with known security holes are refused before anything is imported."""
+"""Versions with known security holes are refused before a command does anything."""
 
-import os
-import subprocess
-import sys
 import tomllib
 from pathlib import Path
 
 import pytest
+from front_door import exit_code
 
 from bbh_dist.floors import FLOORS, check_floors
 
@@ -37,22 +35,24 @@ def test_pyproject_asks_for_the_same() -> None:
         ("torch", "unknown", True),
     ],
 )
-def test_an_older_version_is_one_line_and_exit_2(tmp_path: Path, name: str, version: str, is_refused: bool) -> None:
+def test_an_older_version_is_one_line_and_exit_2(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+    name: str,
+    version: str,
+    is_refused: bool,
+) -> None:
     """A package that says that it is of this version, before the installed one on the path."""
-    metadata = tmp_path / "first" / f"{name}-{version}.dist-info"
-    metadata.mkdir(parents=True)
+    metadata = tmp_path / f"{name}-{version}.dist-info"
+    metadata.mkdir()
     (metadata / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n")
-    path = os.pathsep.join([str(tmp_path / "first"), *filter(None, sys.path)])
-    done = subprocess.run(
-        [sys.executable, "-m", "bbh_dist.train", "--job", "none.yaml"],
-        capture_output=True,
-        text=True,
-        cwd=tmp_path,
-        env={**os.environ, "PYTHONPATH": path},
-    )
-    assert done.returncode == 2
-    assert done.stderr.count("\n") == 1
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr("signal.signal", lambda *arguments: None)
+    assert exit_code("train", "--job", "none.yaml", complete=False) == 2
+    errors = capfd.readouterr().err
+    assert errors.count("\n") == 1
     floor = ".".join(map(str, FLOORS[name]))
     refusal = f"{name}: must be at least {floor}, older ones have known security holes"
-    assert done.stderr.startswith(refusal) == is_refused
-    assert done.stderr.startswith("none.yaml: cannot be read") != is_refused
+    assert errors.startswith(refusal) == is_refused
+    assert errors.startswith("none.yaml: cannot be read") != is_refused

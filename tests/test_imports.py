@@ -13,6 +13,10 @@ import bbh_dist
 PACKAGE = Path(bbh_dist.__file__).parent
 CORE = ("config", "noise", "networks", "hypernets", "divergences", "methods", "tasks", "evaluation", "training")
 FORBIDDEN = ("ray", "optuna", "mlflow", "safetensors", "sklearn", "torchvision", "torchmetrics", "matplotlib", "rich")
+DANGEROUS = (
+    *("eval", "exec", "compile", "os.system", "os.popen", "subprocess.getoutput", "subprocess.getstatusoutput"),
+    *("pickle.load", "pickle.loads", "yaml.load", "yaml.unsafe_load", "yaml.full_load", "torch.hub.load"),
+)
 CODE = f"""
 import sys
 
@@ -55,3 +59,47 @@ def test_a_package_has_one_home(package: str, home: str) -> None:
 @pytest.mark.parametrize("package", ["pickle", "dill", "cloudpickle", "shelve", "marshal"])
 def test_nothing_pickles(package: str) -> None:
     assert importers(package) == set()
+
+
+def dangerous(source: str) -> list[str]:
+    """Calls that run text as code or as a shell's command, or read what may hold code."""
+    found = []
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Call):
+            options = {keyword.arg: ast.unparse(keyword.value) for keyword in node.keywords}
+            name = ast.unparse(node.func)
+            if (
+                name in DANGEROUS
+                or options.get("shell", "False") != "False"
+                or options.get("allow_pickle", "False") != "False"
+                or (name == "torch.load" and options.get("weights_only") != "True")
+            ):
+                found.append(ast.unparse(node))
+    return found
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        "eval(text)",
+        "exec(text)",
+        "os.system(text)",
+        "os.popen(text)",
+        "subprocess.run(text, shell=True)",
+        "subprocess.check_output(text, shell=is_text)",
+        "pickle.load(file)",
+        "yaml.load(text, Loader=yaml.Loader)",
+        "torch.load(file)",
+        "torch.load(file, weights_only=False)",
+        "np.load(file, allow_pickle=True)",
+    ],
+)
+def test_a_dangerous_call_is_found(call: str) -> None:
+    assert dangerous(f"def f():\n    return [{call}]") == [call]
+    assert dangerous("torch.load(file, weights_only=True)\nmodel.eval()\nsubprocess.run(text, shell=False)") == []
+
+
+def test_nothing_runs_text_or_files_as_code() -> None:
+    found = {str(path): dangerous(path.read_text(encoding="utf-8")) for path in PACKAGE.rglob("*.py")}
+    assert len(found) > 100
+    assert {path: calls for path, calls in found.items() if calls} == {}

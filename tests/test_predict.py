@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from front_door import contents, exit_code
+from front_door import FILES, contents, exit_code
 
 from bbh_dist.config import Experiment, to_yaml
 from bbh_dist.evaluation import Prediction
@@ -28,6 +28,7 @@ METHODS: dict[str, dict[str, Any]] = {
 @pytest.fixture(autouse=True)
 def _here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     monkeypatch.setattr("signal.signal", lambda *arguments: None)
 
 
@@ -95,14 +96,31 @@ def archive(**changes: Any) -> np.ndarray:
 
 def test_predictions_of_ones_own_images() -> None:
     x = archive()
-    assert_same(predicted(x), own_test(trained("npz:own.npz", METHODS["bbb"], batch_size=9)))
+    trainer = trained("npz:own.npz", METHODS["bbb"], batch_size=9)
+    assert_same(predicted(x), own_test(trainer))
 
 
 def test_predictions_of_ones_own_numbers() -> None:
     random = np.random.default_rng(0)
     x, y = random.normal(size=(30, 4)), random.normal(3, 2, 30)
     archive(x_train=x, y_train=y, x_test=x, y_test=y)
-    assert_same(predicted(x), own_test(trained("npz:own.npz", METHODS["bbb"], batch_size=9)))
+    trainer = trained("npz:own.npz", METHODS["bbb"], batch_size=9)
+    assert_same(predicted(x), own_test(trainer))
+
+
+def test_a_run_is_found_by_its_id(capfd: pytest.CaptureFixture[str]) -> None:
+    Path("job.yaml").write_text(FILES["job.yaml"])
+    assert exit_code("train", "--job", "job.yaml", complete=False) == 0
+    np.savez("in.npz", x=np.zeros((2, 64)))
+    (run_id,) = [path.name for path in Path("mlartifacts/job").iterdir()]
+    arguments = ("--input", "in.npz", "--output", "out.npz")
+    assert exit_code("predict", "--run", run_id, *arguments, complete=False) == 0
+    assert Path("out.npz").exists()
+    capfd.readouterr()
+    assert exit_code("predict", "--run", "0" * 32, "--input", "in.npz", "--output", "2.npz", complete=False) == 2
+    errors = capfd.readouterr().err
+    assert errors.count("\n") == 1
+    assert "--run: is no folder, and no run of the tracking store sqlite:///" in errors
 
 
 def test_one_input_and_an_archive_of_one_array_are_taken() -> None:

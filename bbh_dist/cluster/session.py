@@ -157,7 +157,8 @@ def _close_to_others() -> None:
     """Have the cluster that is started here listen on loopback only and demand a token of its own.
 
     Ray reads all this when it is imported. On Linux it takes an address of 127.0.0.1 for a mistake, puts the machine's
-    in its place and listens to all, unless it is told as on macOS that there is no more than this machine.
+    in its place and listens to all, unless it is told as on macOS that there is no more than this machine. Left is
+    the TCPStore by which torch's workers meet: it listens to all, whatever one sets.
     """
     os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
     os.environ.setdefault("GLOO_SOCKET_IFNAME", loopback())

@@ -61,7 +61,7 @@ def experiment(
     if name in METHODS:
         chosen = {"name": name} | {key: value for key, value in method.items() if key in METHODS[name].model_fields}
     else:
-        chosen = {"name": "bbh", "generator": {"kind": kind, "hidden": sizes(hidden)}, **method}
+        chosen = {"name": "bbh", "generator": {"kind": kind, "hidden": numbers(hidden)}, **method}
     settings = {
         "task": "mnist",
         "network": network,
@@ -74,14 +74,3 @@ def experiment(
         return Experiment.model_validate(settings)
     except ValueError as error:
         raise ConfigError(Mistake("command line", " ".join(str(error).split())[:300])) from error
-
-
-def sizes(hidden: str) -> list[int]:
-    """Units of hidden layers from a list with commas.
-
-    Raises:
-        ConfigError: it is none.
-    """
-    if not all(part.isascii() and part.isdigit() and int(part[:7]) for part in hidden.split(",")):
-        raise ConfigError(Mistake("--hidden", "must be numbers with commas between", got=hidden))
-    return numbers(hidden)

@@ -1,16 +1,19 @@
 """The options of each measurement, and the rules for their values."""
 
 import argparse
+import re
 from typing import Any
 
 from bbh_dist.command_line import path
 from bbh_dist.config import ConfigError, Mistake
+from bbh_dist.config.errors import shown
 
 DIVERGENCES = ("semi_implicit", "knn", "knn_marginal", "gaussian", "discriminator")
 GENERATORS = ("layerwise", "sliced", "single")
 LAYERWISE_ADAM = "bbh-layerwise-adam"
 CONTESTANTS = ("map", "dropout", "bbb", "mnf", "ensemble", "bbh-single", "bbh-sliced", "bbh-layerwise", LAYERWISE_ADAM)
 """Rows of a step's measurement."""
+_MOST_UNITS = 65_536
 
 
 def add(parser: argparse.ArgumentParser, command: str) -> None:
@@ -28,6 +31,8 @@ def check(given: argparse.Namespace) -> None:
     for name in ("workers", "likelihood_samples"):
         if isinstance(text := getattr(given, name, None), str):
             setattr(given, name, _numbers(f"--{name.replace('_', '-')}", text))
+    if getattr(given, "hidden", None) is not None:
+        _numbers("--hidden", given.hidden, most=_MOST_UNITS)
     if getattr(given, "methods", None):
         given.methods = _contestants(given.methods)
     if getattr(given, "workers", None) and given.workers[0] != 1:
@@ -113,9 +118,10 @@ def numbers(text: str) -> list[int]:
     return [int(part) for part in text.split(",")]
 
 
-def _numbers(flag: str, text: str) -> list[int]:
-    if not all(part.isascii() and part.isdigit() and 1 <= int(part[:5]) <= 64 for part in text.split(",")):
-        _wrong(flag, "must be numbers from 1 to 64 with commas between", text)
+def _numbers(flag: str, text: str, most: int = 64) -> list[int]:
+    # Of up to 9 digits: int() takes no more than 4,300.
+    if not all(re.fullmatch("[0-9]{1,9}", part) and 1 <= int(part) <= most for part in text.split(",")):
+        _wrong(flag, f"must be numbers from 1 to {most} with commas between", shown(text))
     return numbers(text)
 
 

@@ -150,7 +150,7 @@ def _check_memory(given: argparse.Namespace) -> None:
     """
     weights = build_network(given.network, experiments.SHAPE, experiments.CLASSES).size
     rows = weights if given.generator == "layerwise" else 0
-    model = 4 * rows * (experiments.sizes(given.hidden)[-1] + 1)
+    model = 4 * rows * (options.numbers(given.hidden)[-1] + 1)
     need = 0.0
     for kind, workers, _ in contestants(given, "strong").values():
         # Weights and squared gradients; the plain way each worker has them all, gradients and a temporary.

@@ -38,10 +38,13 @@ def data_directory(given: str | None = None) -> Path:
     Raises:
         DataError: BBH_DATA is no path.
     """
-    rule = path_rule(os.environ.get("BBH_DATA") or "data")
+    if given is not None:
+        return Path(given).resolve()
+    named = os.environ.get("BBH_DATA") or "data"
+    rule = path_rule(named)
     if rule is not None:
         raise DataError(f"BBH_DATA: {rule}")
-    return Path(given or os.environ.get("BBH_DATA") or "data").resolve()
+    return Path(named).resolve()
 
 
 def load_task(name: str, directory: Path) -> Task:

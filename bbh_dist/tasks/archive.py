@@ -59,11 +59,11 @@ def check_size(path: Path) -> None:
         return
     with zipfile.ZipFile(path) as archive:
         unpacked = sum(member.file_size for member in archive.infolist())
-    memory = memory_bytes()
+    memory = _memory_bytes()
     if unpacked > memory:
         raise DataError(f"{path}: must fit in memory, {memory:,} bytes, it unpacks to {unpacked:,}")
 
 
-def memory_bytes() -> int:
+def _memory_bytes() -> int:
     """This machine's memory."""
     return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")

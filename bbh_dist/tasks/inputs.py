@@ -46,7 +46,7 @@ def network_inputs(task: str, path: Path, array: np.ndarray) -> Tensor:
         "digits5": _digits5,
         "mnist": lambda path, array: mnist.scaled(_bytes(path, array, (28, 28))),
         "cifar5": lambda path, array: Augmentation().plain(
-            _bytes(path, array, (32, 32, 3)).permute(0, 3, 1, 2), torch.float32
+            _bytes(path, array, (32, 32, 3)).permute(0, 3, 1, 2).contiguous(), torch.float32
         ),
     }
     if task in takers:

@@ -1,25 +1,23 @@
 """Deliver what the tracking store has not been told: `python -m bbh_dist.tracking sync FOLDER`."""
 
-import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from bbh_dist.command_line import RunFailed, run
+from bbh_dist.command_line import Parser, RunFailed, path, run
 from bbh_dist.resumable import stored_tracker
 from bbh_dist.storage import RunFolder
 
 
 def main(arguments: Sequence[str]) -> None:
     """Parse, and deliver one folder after the other."""
-    parser = argparse.ArgumentParser(
-        prog="python -m bbh_dist.tracking",
-        description="Tell the tracking store what it was not told of runs while it was away.",
-        epilog="example:\n  python -m bbh_dist.tracking sync runs/bbh runs/digits5",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
+    parser = Parser(
+        "python -m bbh_dist.tracking",
+        "Tell the tracking store what it was not told of runs while it was away.",
+        "python -m bbh_dist.tracking sync runs/bbh runs/digits5",
     )
-    parser.add_argument("action", choices=["sync"], help="what to do")
-    parser.add_argument("folders", nargs="+", metavar="FOLDER", help="folder of a run, study or suite that has ended")
+    add = parser.add_argument
+    add("action", choices=["sync"], help="what to do")
+    add("folders", type=path, nargs="+", metavar="FOLDER", help="folder of a run, study or suite that has ended")
     folders = [RunFolder(Path(name).resolve()) for name in parser.parse_args(arguments).folders]
     left = [str(folder.path) for folder in folders if not sync(folder)]
     if left:

@@ -2,6 +2,7 @@
 
 from bbh_dist.config import ConfigError, Mistake
 from bbh_dist.masking import masked
+from bbh_dist.tracking.store import reason
 
 
 def run_name(uri: str, run_id: str) -> str:
@@ -17,6 +18,5 @@ def run_name(uri: str, run_id: str) -> str:
     try:
         return str(MlflowClient(tracking_uri=uri).get_run(run_id).info.run_name)
     except (MlflowException, SQLAlchemyError, OSError, ImportError, ValueError) as error:
-        reason = masked(" ".join(str(error).split()))[:200]
-        rule = f"is no folder, and no run of the tracking store {masked(uri)} ({reason})"
+        rule = f"is no folder, and no run of the tracking store {masked(uri)} ({reason(error, uri)})"
         raise ConfigError(Mistake("--run", rule, got=run_id)) from error

@@ -10,6 +10,8 @@ import pytest
 SCRIPT = """
 import json, os, signal, subprocess, sys
 from pathlib import Path
+from bbh_dist.cluster.session import _close_to_others
+_close_to_others()  # as the commands do it, before Ray is imported
 from ray.tune.schedulers import FIFOScheduler
 from bbh_dist.cluster.jobs import Job
 from bbh_dist.cluster.run import run_jobs

@@ -146,6 +146,7 @@ def _children(pid: int) -> list[int]:
         ("step --repeats 0", "--repeats: must be from 1 to 10000, got 0"),
         ("step --likelihood-samples 1,x", "--likelihood-samples: must be numbers"),
         ("step --hidden 3,,4", "--hidden: must be numbers"),
+        ("predict --hidden 123456789012", "--hidden: must be numbers from 1 to 65536"),
         ("step --network lenot", "lenot"),
         ("step --methods bbb,bab", "--methods: must be of map, dropout, bbb"),
         ("step --kl-samples 1", "--kl-samples: must be from 2"),

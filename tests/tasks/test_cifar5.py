@@ -9,6 +9,7 @@ import torch
 from data_folder import DATA
 
 from bbh_dist.tasks import DataError, Task, cifar5, load_task
+from bbh_dist.tasks.archive import read_archive
 from bbh_dist.tasks.shapes import TaskShape, task_shape
 from bbh_dist.tasks.torchvision_import import import_torchvision
 
@@ -44,6 +45,11 @@ def test_no_image_is_in_two_parts(task: Task) -> None:
     parts = [train, task.validation.inputs, task.test.inputs, task.outliers_validation, task.outliers_test]
     sums = torch.cat([part.flatten(1).double() @ weights for part in parts if part is not None])
     assert len(sums.round(decimals=6).unique()) >= len(sums) - 10
+
+
+@needs_data
+def test_the_tables_images_are_known() -> None:
+    assert cifar5._sha256(read_archive(DATA / cifar5.FILE)) == cifar5._SHA256
 
 
 def arrays(**changes: Any) -> dict[str, np.ndarray]:

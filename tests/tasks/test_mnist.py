@@ -8,7 +8,7 @@ import pytest
 import torch
 from data_folder import DATA
 
-from bbh_dist.tasks import DataError, Task, load_task
+from bbh_dist.tasks import DataError, Task, load_task, mnist
 from bbh_dist.tasks.torchvision_import import import_torchvision
 
 NAMES = ("train-images-idx3-ubyte", "train-labels-idx1-ubyte", "t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte")
@@ -142,9 +142,38 @@ def test_other_files_of_the_right_names_are_refused(tmp_path: Path) -> None:
         ((0x803, 2**32 - 1, 28, 28), 4 * 784),
         ((0x803, 4, 28, 28), 0),
         ((), 0),
+        ((0x1F8B0808, 10_000, 28, 28), 7_840_000),
+        ((0xD03, 10_000, 28, 7), 7_840_000),
+        ((0x803, 10_000, 28, 27), 7_840_000),
     ],
-    ids=["gzip", "axes", "type", "floats", "27 wide", "four", "short", "huge", "header only", "empty"],
+    ids=[
+        "gzip",
+        "axes",
+        "type",
+        "floats",
+        "27 wide",
+        "four",
+        "short",
+        "huge",
+        "header only",
+        "empty",
+        *("right size: gzip", "floats there", "27 wide there"),
+    ],
 )
 def test_letters_with_a_wrong_header_are_refused(tmp_path: Path, header: tuple[int, ...], size: int) -> None:
     write_letters(tmp_path, header, size)
     assert message(tmp_path).startswith(str(tmp_path / "notMNIST" / "raw" / LETTERS[0]))
+
+
+def test_letters_that_are_not_the_tables_are_told(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    write_letters(tmp_path)
+    import_torchvision()
+    mnist._outliers(tmp_path / "notMNIST" / "raw")
+    assert "not the data of this project's tables: sha256 " in capfd.readouterr().err
+
+
+@needs_data
+def test_the_tables_letters_are_known(capfd: pytest.CaptureFixture[str]) -> None:
+    import_torchvision()
+    mnist._outliers(DATA / "notMNIST" / "raw")
+    assert capfd.readouterr().err == ""

@@ -3,6 +3,7 @@
 import contextlib
 import random
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import pytest
 import torch
 
 from bbh_dist.tasks import DataError, Gaussian, Task, load_task
+from bbh_dist.tasks.shapes import task_shape
 
 RANDOM = np.random.default_rng(3)
 
@@ -41,6 +43,12 @@ def message(path: Path) -> str:
         load_task(f"npz:{path}", path.parent)
     assert "\n" not in str(caught.value)
     assert str(caught.value).startswith(f"{path}: ")
+    return str(caught.value)
+
+
+def shape_message(path: Path) -> str:
+    with pytest.raises(DataError) as caught:
+        task_shape(f"npz:{path}")
     return str(caught.value)
 
 
@@ -200,6 +208,16 @@ def test_a_truncated_archive_is_refused(tmp_path: Path) -> None:
     np.savez(path, **arrays(7))
     path.write_bytes(path.read_bytes()[:-100])
     assert "not a readable .npz archive" in message(path)
+
+
+@pytest.mark.parametrize("read", [message, shape_message])
+def test_an_archive_that_unpacks_to_more_than_memory_is_refused(tmp_path: Path, read: Callable[[Path], str]) -> None:
+    path = tmp_path / "own.npz"
+    np.savez(path, **arrays(7))
+    with zipfile.ZipFile(path, "a") as archive:
+        archive.writestr("bomb.npy", b"")
+        archive.filelist[-1].file_size = 10**14
+    assert "must fit in memory, " in read(path)
 
 
 def test_members_that_are_no_arrays_are_refused(tmp_path: Path) -> None:
