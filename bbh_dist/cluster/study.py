@@ -67,7 +67,9 @@ class Study:
         from bbh_dist.cluster.optuna_study import OptunaJobs
         from bbh_dist.report import rank_best  # imported here: it makes matplotlib's cache folder
 
-        jobs = OptunaJobs(self.space, self.folder.path)
+        record = self.folder.record()
+        jobs = OptunaJobs(self.space, self.folder.path, begun=record.get("begun", False))
+        self.folder.write_record({**record, "begun": True})
         self.tracker.kill_children(self.parent)  # of a driver that was killed; what is run again is opened again
         with contextlib.ExitStack() as stack:
             connection = Connection(stack, self.options)
