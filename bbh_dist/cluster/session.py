@@ -4,15 +4,14 @@ import contextlib
 import logging
 import os
 import secrets
-import shutil
 import signal
 import socket
 import sys
-import tempfile
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from bbh_dist.cluster.temporary import temporary_folder
 from bbh_dist.config import ConfigError, Mistake, Parallel
 from bbh_dist.provenance import cores
 
@@ -121,23 +120,21 @@ def cluster(address: str | None, verbose: bool) -> Iterator[Resources]:
             ray.shutdown()
         return
     available = local_resources()
-    # Short, because Ray puts Unix sockets in it, whose paths may have 107 characters.
-    folder = tempfile.mkdtemp(prefix="bbh-")
-    try:
-        with _own_signals():
-            ray.init(
-                num_cpus=available.cpus,
-                num_gpus=available.gpus,
-                include_dashboard=False,
-                log_to_driver=verbose,
-                logging_level=quiet,
-                _temp_dir=folder,
-                _node_ip_address="127.0.0.1",
-            )
-        yield available
-    finally:
-        ray.shutdown()
-        shutil.rmtree(folder, ignore_errors=True)
+    with temporary_folder() as folder:
+        try:
+            with _own_signals():
+                ray.init(
+                    num_cpus=available.cpus,
+                    num_gpus=available.gpus,
+                    include_dashboard=False,
+                    log_to_driver=verbose,
+                    logging_level=quiet,
+                    _temp_dir=str(folder),
+                    _node_ip_address="127.0.0.1",
+                )
+            yield available
+        finally:
+            ray.shutdown()
 
 
 @contextlib.contextmanager
