@@ -268,6 +268,7 @@ def main() -> None:
     for name, default in numbers.items():
         parser.add_argument(f"--{name}", type=int, default=default, metavar="N")
     given = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))  # and leave nothing
     kills = ["driver"] * given.driver_kills + ["worker"] * given.worker_kills + ["interrupt"] * given.interrupts
     folder = tempfile.TemporaryDirectory(prefix="kill-")
     with folder, Study(Path(folder.name), given.trials, given.seed) as study:
