@@ -89,7 +89,7 @@ class TrainingRun:
     def _train_over_workers(self) -> dict[str, Any]:
         from bbh_dist.cluster.data_parallel import fit_and_poll
         from bbh_dist.cluster.reports import Reports
-        from bbh_dist.cluster.session import cluster, concurrency
+        from bbh_dist.cluster.session import cluster
 
         reports = Reports(self.folder.path)
         reports.forget_failures()
@@ -100,8 +100,7 @@ class TrainingRun:
             for report in reports.unread():
                 self._report(report)
 
-        with cluster(self.options.address, self.options.verbose) as available:
-            concurrency(self.experiment.parallel, available)
+        with cluster(self.options.address, self.options.verbose):
             try:
                 fit_and_poll(self.experiment, show, data=self.data, folder=self.folder.path, restarts=_RESTARTS)
             except RuntimeError as error:
@@ -193,12 +192,9 @@ class TrainingRun:
             rule = "a run of one worker trains in this process; a cluster takes --workers 2 or more"
             raise ConfigError(Mistake("--address", rule, got=self.options.address))
         if parallel.workers > 1:
-            from bbh_dist.cluster.session import check_address, concurrency, local_resources
+            from bbh_dist.cluster.fits import check_fits
 
-            if self.options.address is None:
-                concurrency(parallel, local_resources())
-            else:
-                check_address(self.options.address)
+            check_fits([parallel], self.options)
 
 
 class _StepBar:

@@ -12,6 +12,9 @@ import tempfile
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
+
+import yaml
 
 from bbh_dist.config import ConfigError, Mistake, Parallel
 from bbh_dist.provenance import cores
@@ -29,6 +32,9 @@ os.environ.setdefault("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", "60")
 # Ray otherwise overrides CUDA_VISIBLE_DEVICES for tasks that ask for no GPU, with a warning on every start.
 os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
 
+HEADS_FILE = Path("~/ray_bootstrap_config.yaml").expanduser()
+"""Where `ray up` leaves the cluster's file on the head."""
+_HEAD = "node:__internal_head__"
 _FOR_ACTORS = ("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S")
 
 
@@ -38,6 +44,8 @@ class Resources:
 
     cpus: int
     gpus: int = 0
+    nodes: tuple["Resources", ...] = ()
+    """Each node's, of a cluster: a worker runs on one of them."""
 
 
 def needs(parallel: Parallel) -> Resources:
@@ -58,8 +66,18 @@ def concurrency(parallel: Parallel, available: Resources) -> int:
     if need.gpus > available.gpus:
         sum_ = f"{parallel.workers} workers x 1 GPU = {need.gpus} GPUs, the cluster has {available.gpus}"
         raise ConfigError(Mistake("does not fit", f"a run needs {sum_}", key="parallel.use_gpu"))
-    fits = available.cpus // need.cpus
-    return min(fits, available.gpus // need.gpus) if need.gpus else fits
+    each = [_workers_on(node, parallel) for node in available.nodes or (available,)]
+    if sum(each) < parallel.workers:
+        sum_ = f"{parallel.workers} workers of {cpus_each} CPUs{' and a GPU' * parallel.use_gpu}"
+        rule = f"a run needs {sum_}, the cluster's {len(each)} nodes hold {' + '.join(map(str, each))}"
+        raise ConfigError(Mistake("does not fit", rule, key="parallel.cpus_per_worker"))
+    return sum(each) // parallel.workers
+
+
+def _workers_on(node: Resources, parallel: Parallel) -> int:
+    """Workers that a node holds; none is split over two."""
+    fits = node.cpus // (parallel.cpus_per_worker or 1)
+    return min(fits, node.gpus) if parallel.use_gpu else fits
 
 
 def local_resources() -> Resources:
@@ -159,7 +177,26 @@ def _demand_token() -> None:
 
 
 def _cluster_resources() -> Resources:
+    """What the cluster has, or may have once it has grown."""
     import ray
 
-    total = ray.cluster_resources()
-    return Resources(int(total.get("CPU", 0)), int(total.get("GPU", 0)))
+    alive = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    heads = [_resources(node) for node in alive if _HEAD in node]
+    workers = [_resources(node) for node in alive if _HEAD not in node]
+    nodes = (*heads, *max(workers, nodes_to_come(), key=lambda some: sum(node.cpus + node.gpus for node in some)))
+    return Resources(sum(node.cpus for node in nodes), sum(node.gpus for node in nodes), nodes)
+
+
+def _resources(of: dict[str, float]) -> Resources:
+    return Resources(int(of.get("CPU", 0)), int(of.get("GPU", 0)))
+
+
+def nodes_to_come(path: Path = HEADS_FILE) -> list[Resources]:
+    """The workers of a cluster of `ray up` that has grown to its most, where this is its head; else none."""
+    if not path.exists():
+        return []
+    config = yaml.safe_load(path.read_text(encoding="utf-8"))
+    types = {name: kind for name, kind in config.get("available_node_types", {}).items()}
+    types.pop(config.get("head_node_type"), None)
+    nodes = [_resources(kind["resources"]) for kind in types.values() for _ in range(kind.get("max_workers", 0))]
+    return sorted(nodes, key=lambda node: node.cpus + node.gpus, reverse=True)[: config.get("max_workers", 0)]

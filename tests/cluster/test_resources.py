@@ -16,6 +16,9 @@ from bbh_dist.config import ConfigError, Parallel
         (Parallel(use_gpu=True), Resources(16, 3), 3),
         (Parallel(workers=2, use_gpu=True), Resources(16, 3), 1),
         (Parallel(use_gpu=True), Resources(2, 8), 2),
+        (Parallel(workers=2, cpus_per_worker=3), Resources(8, 0, (Resources(4), Resources(4))), 1),
+        (Parallel(cpus_per_worker=3), Resources(9, 0, (Resources(5), Resources(4))), 2),
+        (Parallel(use_gpu=True), Resources(8, 2, (Resources(4, 2), Resources(4, 0))), 2),
     ],
 )
 def test_concurrency_follows_from_need_and_cluster(parallel: Parallel, available: Resources, runs: int) -> None:
@@ -27,6 +30,11 @@ def test_concurrency_follows_from_need_and_cluster(parallel: Parallel, available
     [
         (Parallel(workers=4), Resources(2), "4 workers x 1 CPUs = 4 CPUs, the cluster has 2"),
         (Parallel(workers=2, cpus_per_worker=2), Resources(3), "2 workers x 2 CPUs = 4 CPUs, the cluster has 3"),
+        (
+            Parallel(workers=2, cpus_per_worker=3),
+            Resources(6, 0, (Resources(4), Resources(2))),
+            "a run needs 2 workers of 3 CPUs, the cluster's 2 nodes hold 1 \\+ 0",
+        ),
         (Parallel(workers=8, use_gpu=True), Resources(16, 0), "8 workers x 1 GPU = 8 GPUs, the cluster has 0"),
     ],
 )
