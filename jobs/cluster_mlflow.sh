@@ -29,7 +29,7 @@ createdb --host "$folder" mlflow 2> /dev/null || psql --host "$folder" --dbname 
 
 export MLFLOW_DISABLE_TELEMETRY=true
 mlflow server --backend-store-uri "postgresql+psycopg2:///mlflow?host=$folder" \
-    --artifacts-destination "${ARTIFACTS:-$folder/artifacts}" --host "$host" --port "$port" --workers 2 &
+    --artifacts-destination "${ARTIFACTS:-$folder/artifacts}" --host "$host" --port "$port" --workers 1 &
 server=$!
 trap 'kill "$server" 2> /dev/null' INT TERM
 wait "$server" || wait "$server" || true
