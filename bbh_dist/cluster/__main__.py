@@ -1,9 +1,10 @@
-"""See that a cluster can start, and that one that stands is whole: `python -m bbh_dist.cluster check`."""
+"""See that a cluster can start, that one that stands is whole, and stop it: `python -m bbh_dist.cluster`."""
 
 import argparse
 from collections.abc import Sequence
 
 from bbh_dist.command_line import run
+from bbh_dist.config import ConfigError
 
 _EXAMPLE = """examples:
   python -m bbh_dist.cluster check cluster.yaml
@@ -12,7 +13,7 @@ _EXAMPLE = """examples:
 
 def main(arguments: Sequence[str]) -> None:
     """Parse, and check what was given: a file before `ray up`, a cluster after it."""
-    parser = argparse.ArgumentParser(prog="python -m bbh_dist.cluster", description="Check a cluster of Ray.")
+    parser = argparse.ArgumentParser(prog="python -m bbh_dist.cluster", description="Check and stop clusters of Ray.")
     commands = parser.add_subparsers(dest="command", required=True)
     check = commands.add_parser(
         "check",
@@ -30,22 +31,49 @@ def main(arguments: Sequence[str]) -> None:
     add("--storage", metavar="DIR", help="must be one folder on all nodes, and writable")
     add("--tracking-uri", metavar="URI", help="must answer from all nodes")
     add("--timeout", type=float, default=300.0, metavar="SECONDS", help="for nodes to come (default: 300)")
-    given = check_given(check, parser.parse_args(arguments))
+    stop = commands.add_parser(
+        "stop",
+        description="After ray down of one's own machines: stop Ray on the workers too, where it would stay.",
+        epilog="example:\n  ray down jobs/cluster_local.yaml; python -m bbh_dist.cluster stop jobs/cluster_local.yaml",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    stop.add_argument("file", metavar="FILE", help="the cluster's file")
+    given = parser.parse_args(arguments)
+    if given.command == "stop":
+        stop_all(given.file)
+        return
+    check_given(check, given)
     if given.address is None:
         check_before(given.file, given.offline)
     else:
         check_after(given)
 
 
-def check_given(parser: argparse.ArgumentParser, given: argparse.Namespace) -> argparse.Namespace:
-    """The options, found to go together."""
+def check_given(parser: argparse.ArgumentParser, given: argparse.Namespace) -> None:
+    """See that the options go together."""
     if given.file is None and given.address is None:
         parser.error("a FILE or --address is needed")
     if given.address is None and (given.storage or given.tracking_uri or given.nodes):
         parser.error("--nodes, --storage and --tracking-uri need --address")
     if given.nodes is not None and given.nodes < 1:
         parser.error("--nodes must be at least 1")
-    return given
+
+
+def stop_all(path: str) -> None:
+    """Stop Ray on every host of a file.
+
+    Raises:
+        ConfigError: the file has mistakes, or a host does not answer.
+    """
+    from bbh_dist.cluster.files import check_file
+    from bbh_dist.cluster.hosts import stop_hosts
+
+    file = check_file(path)
+    if not file.hosts:
+        raise ConfigError(file.mistake(("provider", "type"), "must be local: ray down ends the machines of a cloud"))
+    stop_hosts(file)
+    print(f"Ray is stopped on {', '.join(file.hosts)}")
 
 
 def check_before(path: str, offline: bool) -> None:

@@ -3,6 +3,7 @@
 import shutil
 import stat
 import subprocess
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +14,9 @@ from bbh_dist.cluster.files.commands import TOKEN
 from bbh_dist.config import ConfigError, Mistake
 
 _CONNECT_SECONDS, _ANSWER_SECONDS = 10, 30
-_NEEDS = "for tool in rsync bash; do command -v $tool > /dev/null || echo $tool; done"
+_NEEDS = "command -v bash rsync > /dev/null && rsync --version > /dev/null || { echo rsync is missing >&2; exit 1; }"
+# As Ray runs it: the PATH is that of ~/.bashrc.
+_STOP = "bash --login -c -i 'ray stop'"
 _LOGS = "cd /tmp/ray/session_latest/logs 2> /dev/null && tail -n {lines} -q raylet.err raylet.out | tail -n {lines}"
 
 
@@ -85,17 +88,16 @@ def check_hosts(file: ClusterFile) -> None:
     Raises:
         ConfigError: one does not; the line of the file and the reason.
     """
-    login, hosts = Login.of(file), file.hosts
-    places = [("provider", "head_ip"), *(("provider", "worker_ips", index) for index in range(len(hosts) - 1))]
-    with ThreadPoolExecutor(max_workers=16) as threads:
-        answers = list(threads.map(lambda host: _answer(login, host), hosts))
-    mistakes = [
-        Mistake(file.source.where(place), answer, key=".".join(map(str, place)), got=host)
-        for host, place, answer in zip(hosts, places, answers, strict=True)
-        if answer
-    ]
-    if mistakes:
-        raise ConfigError(mistakes)
+    _on_every_host(file, lambda host: _failure(Login.of(file), host, _NEEDS))
+
+
+def stop_hosts(file: ClusterFile) -> None:
+    """Stop Ray on every host of one's own, as `ray down` does on the head alone.
+
+    Raises:
+        ConfigError: a host does not answer; the line of the file and the reason.
+    """
+    _on_every_host(file, lambda host: _failure(Login.of(file), host, _STOP))
 
 
 def log_tail(login: Login, host: str, lines: int = 8) -> str:
@@ -106,10 +108,29 @@ def log_tail(login: Login, host: str, lines: int = 8) -> str:
         return f"its log cannot be read over ssh: {error}"
 
 
-def _answer(login: Login, host: str) -> str:
-    """What is wrong with a host; empty where nothing is."""
+def _on_every_host(file: ClusterFile, problem: Callable[[str], str]) -> None:
+    """Ask all hosts at once.
+
+    Raises:
+        ConfigError: there is a problem with some; the line of each.
+    """
+    hosts = file.hosts
+    places = [("provider", "head_ip"), *(("provider", "worker_ips", index) for index in range(len(hosts) - 1))]
+    with ThreadPoolExecutor(max_workers=16) as threads:
+        problems = list(threads.map(problem, hosts))
+    mistakes = [
+        Mistake(file.source.where(place), found, key=".".join(map(str, place)), got=host)
+        for host, place, found in zip(hosts, places, problems, strict=True)
+        if found
+    ]
+    if mistakes:
+        raise ConfigError(mistakes)
+
+
+def _failure(login: Login, host: str, command: str) -> str:
+    """Why a command fails on a host; empty where it does not."""
     try:
-        missing = login.run(host, _NEEDS).split()
+        login.run(host, command)
     except OSError as error:
         return f"must answer over ssh ({error})"
-    return f"must have {', '.join(missing)}" if missing else ""
+    return ""

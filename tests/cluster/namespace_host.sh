@@ -27,7 +27,7 @@ mount --bind /run/given/hosts /etc/hosts
 
 # What the cluster's setup commands would install, where there is a network.
 mkdir -p /root/venv
-ln -s "$(cat /run/given/prefix)/bin" /root/venv/bin
+for part in bin lib pyvenv.cfg; do ln -s "$(cat /run/given/prefix)/$part" /root/venv/; done
 cp /run/given/constraints.txt /root/venv/
 : > /root/.bashrc
 
