@@ -16,7 +16,7 @@ from bbh_dist.config import ConfigError, Mistake
 _CONNECT_SECONDS, _ANSWER_SECONDS = 10, 30
 _NEEDS = "command -v bash rsync > /dev/null && rsync --version > /dev/null || { echo rsync is missing >&2; exit 1; }"
 # As Ray runs it: the PATH is that of ~/.bashrc.
-_STOP = "bash --login -c -i 'ray stop'"
+_STOP = "bash --login -c -i 'source ~/.bashrc; ray stop'"
 _LOGS = "cd /tmp/ray/session_latest/logs 2> /dev/null && tail -n {lines} -q raylet.err raylet.out | tail -n {lines}"
 
 
