@@ -40,26 +40,29 @@ class Resources:
     gpus: int = 0
 
 
-def needs(parallel: Parallel) -> Resources:
-    """What one training run holds while it runs; the driver of a run with several workers holds nothing."""
-    return Resources(parallel.workers * (parallel.cpus_per_worker or 1), parallel.workers if parallel.use_gpu else 0)
+def needs(parallel: Parallel, workers: int) -> Resources:
+    """What a training run of so many workers holds while it runs; the driver of several workers holds nothing."""
+    return Resources(workers * (parallel.cpus_per_worker or 1), workers if parallel.use_gpu else 0)
 
 
 def concurrency(parallel: Parallel, available: Resources) -> int:
-    """How many such runs the cluster holds at once.
+    """How many such runs the cluster holds at once, each with all the workers that it takes; one that gets fewer if
+    none does.
 
     Raises:
-        ConfigError: not even one; the message has the arithmetic.
+        ConfigError: not even one with the fewest workers; the message has the arithmetic.
     """
-    need, cpus_each = needs(parallel), parallel.cpus_per_worker or 1
-    if need.cpus > available.cpus:
-        sum_ = f"{parallel.workers} workers x {cpus_each} CPUs = {need.cpus} CPUs, the cluster has {available.cpus}"
+    workers, cpus_each = parallel.min_workers, parallel.cpus_per_worker or 1
+    least = needs(parallel, workers)
+    if least.cpus > available.cpus:
+        sum_ = f"{workers} workers x {cpus_each} CPUs = {least.cpus} CPUs, the cluster has {available.cpus}"
         raise ConfigError(Mistake("does not fit", f"a run needs {sum_}", key="parallel.workers"))
-    if need.gpus > available.gpus:
-        sum_ = f"{parallel.workers} workers x 1 GPU = {need.gpus} GPUs, the cluster has {available.gpus}"
+    if least.gpus > available.gpus:
+        sum_ = f"{workers} workers x 1 GPU = {least.gpus} GPUs, the cluster has {available.gpus}"
         raise ConfigError(Mistake("does not fit", f"a run needs {sum_}", key="parallel.use_gpu"))
-    fits = available.cpus // need.cpus
-    return min(fits, available.gpus // need.gpus) if need.gpus else fits
+    most = needs(parallel, parallel.max_workers)
+    fits = available.cpus // most.cpus
+    return max(1, min(fits, available.gpus // most.gpus) if most.gpus else fits)
 
 
 def local_resources() -> Resources:
