@@ -29,7 +29,8 @@ _SHOWN = (
     "val/entropy_auc",
     "val/outlier_entropy_auc",
 )
-_RESTARTS = 2
+_RESTARTS = 4
+"""Of lost workers. A lost node may cost two: it is known to be dead only after some seconds, and counted on before."""
 _EPOCH_METRICS = ("train/", "val/", "posterior/", "time/")
 
 
