@@ -28,7 +28,8 @@ os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
 os.environ.setdefault("TUNE_DISABLE_STRICT_METRIC_CHECKING", "1")
 # How soon the start, the end and the loss of workers are noticed; the default is 2 s.
 os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.2")
-os.environ.setdefault("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", "60")
+# Workers are asked for where there is room, so one that does not come was counted on a node that is lost.
+os.environ.setdefault("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", "30")
 # Ray otherwise overrides CUDA_VISIBLE_DEVICES for tasks that ask for no GPU, with a warning on every start.
 os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
 
@@ -48,30 +49,32 @@ class Resources:
     """Each node's, of a cluster: a worker runs on one of them."""
 
 
-def needs(parallel: Parallel) -> Resources:
-    """What one training run holds while it runs; the driver of a run with several workers holds nothing."""
-    return Resources(parallel.workers * (parallel.cpus_per_worker or 1), parallel.workers if parallel.use_gpu else 0)
+def needs(parallel: Parallel, workers: int) -> Resources:
+    """What a training run of so many workers holds while it runs; the driver of several workers holds nothing."""
+    return Resources(workers * (parallel.cpus_per_worker or 1), workers if parallel.use_gpu else 0)
 
 
 def concurrency(parallel: Parallel, available: Resources) -> int:
-    """How many such runs the cluster holds at once.
+    """How many such runs the cluster holds at once, each with all the workers that it takes; one that gets fewer if
+    none does.
 
     Raises:
-        ConfigError: not even one; the message has the arithmetic.
+        ConfigError: not even one with the fewest workers; the message has the arithmetic.
     """
-    need, cpus_each = needs(parallel), parallel.cpus_per_worker or 1
-    if need.cpus > available.cpus:
-        sum_ = f"{parallel.workers} workers x {cpus_each} CPUs = {need.cpus} CPUs, the cluster has {available.cpus}"
+    workers, cpus_each = parallel.min_workers, parallel.cpus_per_worker or 1
+    least = needs(parallel, workers)
+    if least.cpus > available.cpus:
+        sum_ = f"{workers} workers x {cpus_each} CPUs = {least.cpus} CPUs, the cluster has {available.cpus}"
         raise ConfigError(Mistake("does not fit", f"a run needs {sum_}", key="parallel.workers"))
-    if need.gpus > available.gpus:
-        sum_ = f"{parallel.workers} workers x 1 GPU = {need.gpus} GPUs, the cluster has {available.gpus}"
+    if least.gpus > available.gpus:
+        sum_ = f"{workers} workers x 1 GPU = {least.gpus} GPUs, the cluster has {available.gpus}"
         raise ConfigError(Mistake("does not fit", f"a run needs {sum_}", key="parallel.use_gpu"))
     each = [_workers_on(node, parallel) for node in available.nodes or (available,)]
-    if sum(each) < parallel.workers:
-        sum_ = f"{parallel.workers} workers of {cpus_each} CPUs{' and a GPU' * parallel.use_gpu}"
+    if sum(each) < workers:
+        sum_ = f"{workers} workers of {cpus_each} CPUs{' and a GPU' * parallel.use_gpu}"
         rule = f"a run needs {sum_}, the cluster's {len(each)} nodes hold {' + '.join(map(str, each))}"
         raise ConfigError(Mistake("does not fit", rule, key="parallel.cpus_per_worker"))
-    return sum(each) // parallel.workers
+    return max(1, sum(each) // parallel.max_workers)
 
 
 def _workers_on(node: Resources, parallel: Parallel) -> int:
