@@ -52,7 +52,7 @@ def plan(experiment: Experiment, shape: "TaskShape", devices: Sequence[str]) -> 
     machines = [measure_machine(_threads(experiment)) if name == CPU else sheet_machine(name) for name in devices]
     costs_of = cache(lambda workers: step_costs(experiment, shape.input_shape, shape.outputs, workers))
     try:
-        costs = costs_of(experiment.parallel.workers)
+        costs = costs_of(experiment.parallel.max_workers)
     except ValueError as error:
         raise ConfigError(Mistake(experiment.task, str(error), key="network")) from error
     steps = None if shape.examples is None else -(-shape.examples // experiment.batch_size)
@@ -70,15 +70,16 @@ def plan(experiment: Experiment, shape: "TaskShape", devices: Sequence[str]) -> 
         "flops": costs.flops,
         "bytes_moved": costs.bytes_moved,
         **{name: rows[0][name] for name in ("step_seconds", "epoch_seconds", "device")},
-        "workers": experiment.parallel.workers,
+        "workers": experiment.parallel.max_workers,
         "devices": rows,
     }
 
 
 def show(console: Console, experiment: Experiment, result: dict[str, Any]) -> None:
     """Print the plan in units for people."""
+    asked = f" (of {experiment.parallel.worker_text})" if experiment.parallel.is_elastic else ""
     workers, per_worker, wire = result["workers"], result["per_worker"], result["wire"]
-    console.print(f"{result['parameters']:,} parameters, {workers} worker{'s' if workers > 1 else ''}")
+    console.print(f"{result['parameters']:,} parameters, {workers} worker{'s' if workers > 1 else ''}{asked}")
     table = Table(title="each worker, each step", title_justify="left")
     table.add_column("cost")
     table.add_column("", justify="right")
@@ -106,7 +107,7 @@ def _on_device(
     from bbh_dist.costs.fitting import peak_bytes, smallest_fit
     from bbh_dist.costs.prediction import predicted_seconds
 
-    costs = costs_of(experiment.parallel.workers)
+    costs = costs_of(experiment.parallel.max_workers)
     step_seconds, fit = predicted_seconds(costs, machine), smallest_fit(experiment, costs_of, machine)
     return {
         "device": machine.name,
@@ -167,7 +168,7 @@ def _threads(experiment: Experiment) -> int:
     """Threads of a worker on this machine's CPU, as a run has them."""
     from bbh_dist.provenance import cores
 
-    return experiment.parallel.cpus_per_worker or (cores() if experiment.parallel.workers == 1 else 1)
+    return experiment.parallel.cpus_per_worker or (cores() if experiment.parallel.max_workers == 1 else 1)
 
 
 def _size(size_bytes: float) -> str:

@@ -1,5 +1,6 @@
 """Work that is done once, however often it is started: its result is kept, its tracking run ends true."""
 
+import contextlib
 import secrets
 from collections.abc import Callable
 from typing import Any
@@ -17,16 +18,16 @@ def open_work(
     """The folder of work and its tracking store.
 
     A new one gets a folder and an experiment of its name if no other is given, both or none; one that is resumed has
-    these and must pass `check`.
+    these and must pass `check`; what a killed process had only begun to make is made now.
 
     Raises:
         ConfigError: as `open_folder` and `Tracker`, or as `check`.
     """
-    folder, resumed = open_folder(options.storage, options.name, options.stem, options.resume)
-    if resumed:
+    folder, stands = open_folder(options.storage, options.name, options.stem, options.resume)
+    if stands and folder.has_record():
         check(folder)
         return folder, stored_tracker(folder, options.tracking_uri)
-    with folder.making():
+    with contextlib.nullcontext() if stands else folder.making(), folder.lock():
         uri, key = tracking_uri(options.tracking_uri), secrets.token_hex(16)
         place = {"tracking_uri": uri, "experiment": experiment or folder.name, "tracking_key": key}
         tracker = Tracker(folder.path, uri, place["experiment"], key)

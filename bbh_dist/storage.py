@@ -1,7 +1,6 @@
 """Folders in which runs and studies keep what they need to go on: nothing there is ever replaced in silence."""
 
 import contextlib
-import fcntl
 import json
 import os
 import re
@@ -11,10 +10,13 @@ from pathlib import Path
 from typing import Any
 
 from bbh_dist.config import ConfigError, Mistake
+from bbh_dist.lease import held
 from bbh_dist.ownership import check_own
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 _RECORD = "run.json"
+_FIRST = ("config.yaml", ".config.yaml.", ".run.json.", "lock", "lease.json", ".lease.json.")
+"""What stands in a folder before its record does."""
 
 
 class RunFolder:
@@ -62,6 +64,20 @@ class RunFolder:
                     parent.rmdir()
             raise
 
+    def has_record(self) -> bool:
+        """Whether there is something to go on with; not where a process was killed while it made the folder.
+
+        Raises:
+            ConfigError: there is no record, but other things than such a process leaves.
+        """
+        if (self.path / _RECORD).exists():
+            return True
+        others = [entry.name for entry in self.path.iterdir() if not entry.name.startswith(_FIRST)]
+        if others:
+            rule = f"is missing, beside {min(others)}: put it back, or choose another --name"
+            raise ConfigError(Mistake(str(self.path / _RECORD), rule))
+        return False
+
     def update(self, config: str, record: dict[str, Any]) -> None:
         """Store a configuration that asks for more of the same, and what has to be known to go on."""
         # In this order: what is cut off between the two is asked for again, not taken for done.
@@ -96,18 +112,14 @@ class RunFolder:
 
     @contextlib.contextmanager
     def lock(self, what: str = "--resume") -> Iterator[None]:
-        """Hold the folder against other drivers; the operating system lets go when the process ends, however it does.
+        """Hold the folder against other drivers, of this machine and of others.
 
         `what` wants it, and stands before the mistake.
 
         Raises:
             ConfigError: another process holds it.
         """
-        with open(self.path / "lock", "a", encoding="utf-8") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError as error:
-                raise ConfigError(Mistake(what, "another process works on it now", got=str(self.path))) from error
+        with held(self.path, what):
             yield
 
     def write_record(self, record: dict[str, Any]) -> None:
@@ -119,6 +131,8 @@ class RunFolder:
         temporary = self.path / f".{name}.{os.getpid()}"
         temporary.touch(mode=0o600)  # a tracking URI may hold a password
         temporary.write_text(text, encoding="utf-8")
+        with open(temporary, "rb") as file:
+            os.fsync(file.fileno())  # else a machine that loses power may leave it empty
         temporary.replace(self.path / name)
 
     def _unwritable(self, error: OSError) -> ConfigError:

@@ -124,7 +124,7 @@ def _resources(experiments: Sequence[Experiment]) -> str:
     (parallel,) = found
     cores = parallel.cpus_per_worker or 1
     each = "1 GPU" if parallel.use_gpu else f"{cores} CPU core{'s' if cores > 1 else ''}"
-    return f"{parallel.workers} worker{'s' if parallel.workers > 1 else ''} of {each}"
+    return f"{parallel.worker_text} worker{'s' if parallel.max_workers > 1 else ''} of {each}"
 
 
 def _row(plan: SuitePlan, name: str, record: Mapping[str, Mapping[str, Any]]) -> SuiteRow:

@@ -29,7 +29,8 @@ _SHOWN = (
     "val/entropy_auc",
     "val/outlier_entropy_auc",
 )
-_RESTARTS = 2
+_RESTARTS = 4
+"""Of lost workers. A lost node may cost two: it is known to be dead only after some seconds, and counted on before."""
 _EPOCH_METRICS = ("train/", "val/", "posterior/", "time/")
 
 
@@ -59,7 +60,7 @@ class TrainingRun:
         return run_once(self.folder, self.tracker, self.name, self._run, config=config, describe=self._description)
 
     def _run(self) -> dict[str, Any]:
-        last = self._train_here() if self.experiment.parallel.workers == 1 else self._train_over_workers()
+        last = self._train_here() if self.experiment.parallel.max_workers == 1 else self._train_over_workers()
         return self._finish(last)
 
     def _train_here(self) -> dict[str, Any]:
@@ -89,7 +90,7 @@ class TrainingRun:
     def _train_over_workers(self) -> dict[str, Any]:
         from bbh_dist.cluster.data_parallel import fit_and_poll
         from bbh_dist.cluster.reports import Reports
-        from bbh_dist.cluster.session import cluster, concurrency
+        from bbh_dist.cluster.session import cluster
 
         reports = Reports(self.folder.path)
         reports.forget_failures()
@@ -100,8 +101,7 @@ class TrainingRun:
             for report in reports.unread():
                 self._report(report)
 
-        with cluster(self.options.address, self.options.verbose) as available:
-            concurrency(self.experiment.parallel, available)
+        with cluster(self.options.address, self.options.verbose):
             try:
                 fit_and_poll(self.experiment, show, data=self.data, folder=self.folder.path, restarts=_RESTARTS)
             except RuntimeError as error:
@@ -118,8 +118,9 @@ class TrainingRun:
         if not metrics:
             return
         shown = "  ".join(f"{name} {metrics[name]:.4g}" for name in _SHOWN if name in metrics)
-        line = f"epoch {metrics['epoch']:.0f}/{self.experiment.epochs}  {shown}"
-        self.console.print(f"{line}  {metrics['time/train_seconds']:.1f} s", highlight=False, soft_wrap=True)
+        line = f"epoch {metrics['epoch']:.0f}/{self.experiment.epochs}  {shown}  {metrics['time/train_seconds']:.1f} s"
+        workers = f"  {metrics['time/workers']:.0f} workers" if "time/workers" in metrics else ""
+        self.console.print(line + workers, highlight=False, soft_wrap=True)
 
     def _track(self, result: dict[str, Any]) -> dict[str, float]:
         """Track an epoch and return its metrics; nothing for a report of a failure."""
@@ -172,7 +173,7 @@ class TrainingRun:
             "batch_size": experiment.batch_size,
             "optimizer.lr": experiment.optimizer.lr,
             "kl_weight": method.kl_weight,
-            "workers": experiment.parallel.workers,
+            "workers": experiment.parallel.worker_text,
         }
         if method.name == "bbh":
             params |= {"generator": method.generator.kind, "divergence": method.divergence}
@@ -185,20 +186,17 @@ class TrainingRun:
 
     def _check_resources(self) -> None:
         parallel = self.experiment.parallel
-        if parallel.use_gpu and parallel.workers == 1 and not torch.cuda.is_available():
+        if parallel.use_gpu and parallel.max_workers == 1 and not torch.cuda.is_available():
             raise ConfigError(
                 Mistake("does not fit", "this machine has no CUDA GPU", key="parallel.use_gpu", got="true")
             )
-        if parallel.workers == 1 and self.options.address is not None:
+        if parallel.max_workers == 1 and self.options.address is not None:
             rule = "a run of one worker trains in this process; a cluster takes --workers 2 or more"
             raise ConfigError(Mistake("--address", rule, got=self.options.address))
-        if parallel.workers > 1 or parallel.cpus_per_worker is not None:
-            from bbh_dist.cluster.session import check_address, concurrency, local_resources
+        if parallel.max_workers > 1 or parallel.cpus_per_worker is not None:
+            from bbh_dist.cluster.fits import check_fits
 
-            if self.options.address is None:
-                concurrency(parallel, local_resources())
-            else:
-                check_address(self.options.address)
+            check_fits([parallel], self.options)
 
 
 class _StepBar:

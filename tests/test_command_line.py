@@ -8,6 +8,7 @@ import pytest
 
 from bbh_dist import benchmark, train, tune
 from bbh_dist.command_line import RunFailed, run
+from bbh_dist.config import load_space, to_yaml
 
 sys.path.insert(0, str(Path(__file__).parent / "config"))
 from broken_spaces import BROKEN
@@ -112,6 +113,22 @@ def test_a_suite_that_cannot_work_is_one_line_and_exit_2(
     assert line in errors
     assert errors.count("\n") == 1
     assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize("content", ["", "{", "[1]", "{}", "\0" * 300])
+def test_a_damaged_record_is_one_line_and_left_as_it_is(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], content: str
+) -> None:
+    (tmp_path / "space.yaml").write_text(GOOD)
+    folder = tmp_path / "runs" / "space"
+    folder.mkdir(parents=True)
+    (folder / "config.yaml").write_text(to_yaml(load_space(tmp_path / "space.yaml", [], [])))
+    (folder / "run.json").write_text(content)
+    assert exit_code(tune.main, "--space", "space.yaml", "--resume") == 2
+    errors = capfd.readouterr().err
+    assert errors.count("\n") == 1
+    assert str(folder / "run.json") in errors
+    assert (folder / "run.json").read_text() == content
 
 
 def test_a_password_in_a_uri_is_never_printed(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:

@@ -65,6 +65,13 @@ def test_several_devices_and_no_data(capsys: pytest.CaptureFixture[str]) -> None
     assert "fits from 1 x t4 (16 GB)" in capsys.readouterr().out
 
 
+def test_a_range_of_workers_is_planned_with_the_most(capsys: pytest.CaptureFixture[str]) -> None:
+    found = planned("--job", JOB, "--set", "parallel.workers={min: 2, max: 4}")
+    assert "4 workers (of 2 to 4)" in capsys.readouterr().out
+    assert found["workers"] == 4
+    assert found["wire"] == planned("--job", JOB, "--workers", "4")["wire"]
+
+
 def test_shards_are_taken() -> None:
     whole, halves = (planned("--job", JOB, "--workers", "2", "--shards", shards) for shards in "12")
     assert whole["per_worker"]["activations"] > halves["per_worker"]["activations"]

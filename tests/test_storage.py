@@ -110,6 +110,16 @@ def test_a_damaged_record_or_configuration_is_one_line(tmp_path: Path, content: 
             folder.config()
 
 
+def test_a_folder_that_a_killed_process_had_only_begun_has_nothing_to_go_on_with(tmp_path: Path) -> None:
+    folder = made(tmp_path, "x")
+    assert folder.has_record()
+    (folder.path / "run.json").rename(folder.path / ".run.json.4711")  # as it is for a moment
+    assert not folder.has_record()
+    (folder.path / "optuna.journal").touch()
+    with pytest.raises(ConfigError, match=r"run\.json: is missing, beside optuna\.journal: put it back"):
+        folder.has_record()
+
+
 def test_a_record_is_replaced_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = made(tmp_path, "x")
 

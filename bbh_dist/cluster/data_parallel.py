@@ -4,57 +4,24 @@ Checkpoints and reports lie in a run's folder, which all workers see, and are fo
 """
 
 import functools
-import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, cast
 
 import torch
+import torch.distributed as dist
 
+from bbh_dist.cluster.group import fit_group
 from bbh_dist.cluster.reports import DETAILS, FAILURE, FINISHED, Report, Reports
-from bbh_dist.config import DataError, Experiment, Parallel
+from bbh_dist.config import DataError, Experiment
 from bbh_dist.tasks import Task, load_task
 from bbh_dist.training import Diverged, Trainer, Workers
 
 _POLL_SECONDS = 0.5
 
 
-def fit_group(
-    loop: Callable[[dict[str, Any]], None], config: dict[str, Any], parallel: Parallel, folder: Path, restarts: int
-) -> None:
-    """Run `loop(config)` in `parallel.workers` workers until it returns in all of them.
-
-    A lost worker restarts the group, `restarts` times at most. Ray Train keeps its own state below `folder`; it is
-    never read again: its name is new each time, checkpoints are ours.
-
-    Raises:
-        RuntimeError: the group was lost more often than that, or its workers could not be started.
-    """
-    import ray.train
-    from ray.train.torch import TorchTrainer
-    from ray.train.v2.api.config import FailureConfig  # Ray's stubs name the old one
-
-    per_worker: dict[str, float] = {"CPU": parallel.cpus_per_worker or 1}
-    if parallel.use_gpu:
-        per_worker["GPU"] = 1
-    folder.mkdir(parents=True, exist_ok=True)
-    trainer = TorchTrainer(
-        loop,
-        train_loop_config=config,
-        scaling_config=ray.train.ScalingConfig(
-            num_workers=parallel.workers, use_gpu=parallel.use_gpu, resources_per_worker=per_worker
-        ),
-        run_config=ray.train.RunConfig(
-            name=f"train-{uuid.uuid4().hex[:8]}",
-            storage_path=str(folder / "ray"),
-            failure_config=FailureConfig(max_failures=restarts, controller_failure_limit=0),
-        ),
-    )
-    trainer.fit()
-
-
 def fit(experiment: Experiment, *, data: str, folder: Path, restarts: int) -> None:
-    """Train over `parallel.workers` workers and measure on test data; what comes of it stands in the folder's reports.
+    """Train over several workers and measure on test data; what comes of it stands in the folder's reports.
 
     Raises:
         RuntimeError: as `fit_group`.
@@ -73,7 +40,8 @@ def fit_and_poll(experiment: Experiment, poll: Callable[[], None], **settings: A
     """
     import ray
 
-    remote_fit: Any = ray.remote(num_cpus=0)(cast(Any, fit))  # Ray's stubs know no keyword arguments
+    on_head = {"node:__internal_head__": 0.001}  # a node that is lost does not take it along
+    remote_fit: Any = ray.remote(num_cpus=0, resources=on_head)(cast(Any, fit))  # Ray's stubs know no keyword arguments
     fitting = remote_fit.remote(experiment, **settings)
     while not ray.wait([fitting], timeout=_POLL_SECONDS)[0]:
         poll()
@@ -106,7 +74,7 @@ def train_job(
             have a failure where the same run, started again, would fail in the same way.
     """
     torch.set_num_threads(experiment.parallel.cpus_per_worker or 1)
-    workers, reports = group_of_workers(experiment.shards), Reports(folder)
+    workers, reports = group_of_workers(experiment.shards(dist.get_world_size())), Reports(folder)
     try:
         for report in _trained(experiment, data, folder, final, stopped):
             if workers.is_first:
@@ -126,7 +94,7 @@ def _trained(
     """Reports of a run as it goes on; an epoch that is due for a checkpoint has one before it is reported."""
     import ray.train.torch
 
-    workers, reports = group_of_workers(experiment.shards), Reports(folder)
+    workers, reports = group_of_workers(experiment.shards(dist.get_world_size())), Reports(folder)
     trainer = Trainer(experiment, cached_task(experiment.task, data), workers, ray.train.torch.get_device())
     resumed = trainer.resume(folder / "checkpoints")
     if workers.is_first:

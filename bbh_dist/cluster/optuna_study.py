@@ -6,7 +6,7 @@ WAITING: was cut off with its driver and will be run again under the same number
 
 import logging
 import warnings
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +18,10 @@ from optuna.distributions import (
     IntDistribution,
 )
 from optuna.samplers import BaseSampler
-from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial, TrialState
 
 from bbh_dist.cluster.jobs import Job, Outcome
+from bbh_dist.cluster.journal import JOURNAL, open_journal
 from bbh_dist.config import ConfigError, Experiment, Mistake, Parameter, SearchSpace, override
 from bbh_dist.config.space import parents_first
 from bbh_dist.report import TrialRow
@@ -32,21 +32,29 @@ _ATTEMPTS = 50
 class OptunaJobs:
     """Proposes a search space's trials and keeps the study's record of them in `optuna.journal` of a folder."""
 
-    def __init__(self, space: SearchSpace, folder: Path) -> None:
+    def __init__(self, space: SearchSpace, folder: Path, *, begun: bool = False) -> None:
+        """Go on with what the journal has; a study that has `begun` must have one.
+
+        Raises:
+            ConfigError: as `open_journal`, or the journal is another study's.
+        """
         optuna.logging.set_verbosity(logging.WARNING)
         self.space = space
         self._names = parents_first(space.search)
         # Multi-objective TPE and constant_liar are marked experimental; a warning each would greet every user.
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-            storage = optuna.storages.JournalStorage(JournalFileBackend(str(folder / "optuna.journal")))
-            finished = _finished(storage)
+            storage = open_journal(folder, begun=begun)
+            names = [study.study_name for study in storage.get_all_studies()]
+            if names != [folder.name] and (names or begun):
+                rule = f"must hold the study {folder.name} and no other"
+                raise ConfigError(Mistake(str(folder / JOURNAL), rule, got=", ".join(names) or "none"))
             self.study = optuna.create_study(
                 study_name=folder.name,
                 storage=storage,
                 directions=[objective.direction for objective in space.objectives],
-                # A resumed study must not repeat the proposals of its first start.
-                sampler=build_sampler(space, derived=finished),
+                # A resumed study must not repeat the proposals of its first start; those that were cut off count.
+                sampler=build_sampler(space, derived=_proposed(storage)),
                 load_if_exists=True,
             )
             self.study.set_metric_names([objective.metric for objective in space.objectives])
@@ -197,10 +205,5 @@ def _objective(index: int) -> Callable[[FrozenTrial], float]:
     return lambda trial: trial.values[index]
 
 
-def _finished(storage: optuna.storages.BaseStorage) -> int:
-    trials: Iterable[FrozenTrial] = (
-        trial
-        for study in storage.get_all_studies()
-        for trial in storage.get_all_trials(study._study_id, deepcopy=False)
-    )
-    return sum(trial.state.is_finished() for trial in trials)
+def _proposed(storage: optuna.storages.BaseStorage) -> int:
+    return sum(storage.get_n_trials(study._study_id) for study in storage.get_all_studies())

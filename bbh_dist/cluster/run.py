@@ -128,7 +128,7 @@ def run_jobs(
     bridge = _Bridge(source, observers, data, folder)
     trainable: Any = OneWorkerTrial
     resources: dict[str, float] = {"CPU": parallel.cpus_per_worker or 1, "GPU": int(parallel.use_gpu)}
-    if parallel.workers > 1:
+    if parallel.max_workers > 1:
         trainable, resources = SeveralWorkersTrial, _DRIVER
     tuner = tune.Tuner(
         tune.with_resources(trainable, resources),

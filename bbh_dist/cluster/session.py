@@ -4,7 +4,6 @@ import contextlib
 import logging
 import os
 import secrets
-import shutil
 import signal
 import socket
 import sys
@@ -14,6 +13,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import yaml
+
+from bbh_dist.cluster.temporary import temporary_folder
 from bbh_dist.config import ConfigError, Mistake, Parallel
 from bbh_dist.ownership import check_own
 from bbh_dist.provenance import cores, loopback
@@ -27,10 +29,14 @@ os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
 os.environ.setdefault("TUNE_DISABLE_STRICT_METRIC_CHECKING", "1")
 # How soon the start, the end and the loss of workers are noticed; the default is 2 s.
 os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.2")
-os.environ.setdefault("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", "60")
+# Workers are asked for where there is room, so one that does not come was counted on a node that is lost.
+os.environ.setdefault("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", "30")
 # Ray otherwise overrides CUDA_VISIBLE_DEVICES for tasks that ask for no GPU, with a warning on every start.
 os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
 
+HEADS_FILE = Path("~/ray_bootstrap_config.yaml").expanduser()
+"""Where `ray up` leaves the cluster's file on the head."""
+_HEAD = "node:__internal_head__"
 _FOR_ACTORS = ("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S")
 
 
@@ -40,28 +46,42 @@ class Resources:
 
     cpus: int
     gpus: int = 0
+    nodes: tuple["Resources", ...] = ()
+    """Each node's, of a cluster: a worker runs on one of them."""
 
 
-def needs(parallel: Parallel) -> Resources:
-    """What one training run holds while it runs; the driver of a run with several workers holds nothing."""
-    return Resources(parallel.workers * (parallel.cpus_per_worker or 1), parallel.workers if parallel.use_gpu else 0)
+def needs(parallel: Parallel, workers: int) -> Resources:
+    """What a training run of so many workers holds while it runs; the driver of several workers holds nothing."""
+    return Resources(workers * (parallel.cpus_per_worker or 1), workers if parallel.use_gpu else 0)
 
 
 def concurrency(parallel: Parallel, available: Resources) -> int:
-    """How many such runs the cluster holds at once.
+    """How many such runs the cluster holds at once, each with all the workers that it takes; one that gets fewer if
+    none does.
 
     Raises:
-        ConfigError: not even one; the message has the arithmetic.
+        ConfigError: not even one with the fewest workers; the message has the arithmetic.
     """
-    need, cpus_each = needs(parallel), parallel.cpus_per_worker or 1
-    if need.cpus > available.cpus:
-        sum_ = f"{parallel.workers} workers x {cpus_each} CPUs = {need.cpus} CPUs, the cluster has {available.cpus}"
+    workers, cpus_each = parallel.min_workers, parallel.cpus_per_worker or 1
+    least = needs(parallel, workers)
+    if least.cpus > available.cpus:
+        sum_ = f"{workers} workers x {cpus_each} CPUs = {least.cpus} CPUs, the cluster has {available.cpus}"
         raise ConfigError(Mistake("does not fit", f"a run needs {sum_}", key="parallel.workers"))
-    if need.gpus > available.gpus:
-        sum_ = f"{parallel.workers} workers x 1 GPU = {need.gpus} GPUs, the cluster has {available.gpus}"
+    if least.gpus > available.gpus:
+        sum_ = f"{workers} workers x 1 GPU = {least.gpus} GPUs, the cluster has {available.gpus}"
         raise ConfigError(Mistake("does not fit", f"a run needs {sum_}", key="parallel.use_gpu"))
-    fits = available.cpus // need.cpus
-    return min(fits, available.gpus // need.gpus) if need.gpus else fits
+    each = [_workers_on(node, parallel) for node in available.nodes or (available,)]
+    if sum(each) < workers:
+        sum_ = f"{workers} workers of {cpus_each} CPUs{' and a GPU' * parallel.use_gpu}"
+        rule = f"a run needs {sum_}, the cluster's {len(each)} nodes hold {' + '.join(map(str, each))}"
+        raise ConfigError(Mistake("does not fit", rule, key="parallel.cpus_per_worker"))
+    return max(1, sum(each) // parallel.max_workers)
+
+
+def _workers_on(node: Resources, parallel: Parallel) -> int:
+    """Workers that a node holds; none is split over two."""
+    fits = node.cpus // (parallel.cpus_per_worker or 1)
+    return min(fits, node.gpus) if parallel.use_gpu else fits
 
 
 def local_resources() -> Resources:
@@ -123,23 +143,21 @@ def cluster(address: str | None, verbose: bool) -> Iterator[Resources]:
             ray.shutdown()
         return
     available = local_resources()
-    # Short, because Ray puts Unix sockets in it, whose paths may have 107 characters.
-    folder = tempfile.mkdtemp(prefix="bbh-")
-    try:
-        with _own_signals():
-            ray.init(
-                num_cpus=available.cpus,
-                num_gpus=available.gpus,
-                include_dashboard=False,
-                log_to_driver=verbose,
-                logging_level=quiet,
-                _temp_dir=folder,
-                _node_ip_address="127.0.0.1",
-            )
-        yield available
-    finally:
-        ray.shutdown()
-        shutil.rmtree(folder, ignore_errors=True)
+    with temporary_folder() as folder:
+        try:
+            with _own_signals():
+                ray.init(
+                    num_cpus=available.cpus,
+                    num_gpus=available.gpus,
+                    include_dashboard=False,
+                    log_to_driver=verbose,
+                    logging_level=quiet,
+                    _temp_dir=str(folder),
+                    _node_ip_address="127.0.0.1",
+                )
+            yield available
+        finally:
+            ray.shutdown()
 
 
 @contextlib.contextmanager
@@ -169,7 +187,26 @@ def _close_to_others() -> None:
 
 
 def _cluster_resources() -> Resources:
+    """What the cluster has, or may have once it has grown."""
     import ray
 
-    total = ray.cluster_resources()
-    return Resources(int(total.get("CPU", 0)), int(total.get("GPU", 0)))
+    alive = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    heads = [_resources(node) for node in alive if _HEAD in node]
+    workers = [_resources(node) for node in alive if _HEAD not in node]
+    nodes = (*heads, *max(workers, nodes_to_come(), key=lambda some: sum(node.cpus + node.gpus for node in some)))
+    return Resources(sum(node.cpus for node in nodes), sum(node.gpus for node in nodes), nodes)
+
+
+def _resources(of: dict[str, float]) -> Resources:
+    return Resources(int(of.get("CPU", 0)), int(of.get("GPU", 0)))
+
+
+def nodes_to_come(path: Path = HEADS_FILE) -> list[Resources]:
+    """The workers of a cluster of `ray up` that has grown to its most, where this is its head; else none."""
+    if not path.exists():
+        return []
+    config = yaml.safe_load(path.read_text(encoding="utf-8"))
+    types = {name: kind for name, kind in config.get("available_node_types", {}).items()}
+    types.pop(config.get("head_node_type"), None)
+    nodes = [_resources(kind["resources"]) for kind in types.values() for _ in range(kind.get("max_workers", 0))]
+    return sorted(nodes, key=lambda node: node.cpus + node.gpus, reverse=True)[: config.get("max_workers", 0)]

@@ -12,7 +12,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from bbh_dist.cluster.data_parallel import fit_group, train_job
+from bbh_dist.cluster.data_parallel import train_job
+from bbh_dist.cluster.group import fit_group
 from bbh_dist.cluster.reports import FINISHED, Report, Reports
 from bbh_dist.config import Experiment, Parallel
 
@@ -71,6 +72,7 @@ class StandingWorkers:
         """Send the workers home, and take their CPUs and GPUs back if they don't go."""
         if self._group is None or not self._group.is_alive():
             return
+        self._group.stopped.set()
         self._order({})
         self._group.join(_SECONDS_TO_END)
         until = time.monotonic() + _SECONDS_TO_START
@@ -106,11 +108,13 @@ class _Group(threading.Thread):
         super().__init__(name="standing workers", daemon=True)
         self.parallel, self.folder, self.seen = parallel, folder, seen
         self.reason = "they ended"
+        self.stopped = threading.Event()
 
     def run(self) -> None:
         """Until the workers are sent home or lost."""
         try:
-            fit_group(_stand, {"folder": str(self.folder), "seen": self.seen}, self.parallel, self.folder, restarts=0)
+            config = {"folder": str(self.folder), "seen": self.seen}
+            fit_group(_stand, config, self.parallel, self.folder, restarts=0, stopped=self.stopped.is_set)
         except Exception as error:
             self.reason = " ".join(str(error).split())[:300]
 

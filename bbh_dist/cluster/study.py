@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from bbh_dist.cluster.final import FinalJobs
+from bbh_dist.cluster.fits import check_fits
 from bbh_dist.cluster.jobs import Job, JobSource, Outcome
-from bbh_dist.cluster.session import check_address, concurrency, local_resources
 from bbh_dist.cluster.tracked import TrackedJobs
 from bbh_dist.cluster.watched import Connection, run_watched
 from bbh_dist.command_line import RunFailed, RunOptions
@@ -37,10 +37,7 @@ class Study:
         self.data = str(data_directory(options.data))
         self.started = time.monotonic()
         check_space(space, self.data)
-        if options.address is None:
-            concurrency(space.base.parallel, local_resources())
-        else:
-            check_address(options.address)
+        check_fits([space.base.parallel], options)
         self.tags = provenance()
         self.folder, self.tracker = open_work(options, config=to_yaml(space), check=self._check_unchanged)
         self.parent = f"study {self.folder.name}"
@@ -67,7 +64,9 @@ class Study:
         from bbh_dist.cluster.optuna_study import OptunaJobs
         from bbh_dist.report import rank_best  # imported here: it makes matplotlib's cache folder
 
-        jobs = OptunaJobs(self.space, self.folder.path)
+        record = self.folder.record()
+        jobs = OptunaJobs(self.space, self.folder.path, begun=record.get("begun", False))
+        self.folder.write_record({**record, "begun": True})
         self.tracker.kill_children(self.parent)  # of a driver that was killed; what is run again is opened again
         with contextlib.ExitStack() as stack:
             connection = Connection(stack, self.options)

@@ -10,9 +10,9 @@ from typing import Any
 
 import yaml
 
+from bbh_dist.cluster.fits import check_fits
 from bbh_dist.cluster.jobs import Job
 from bbh_dist.cluster.recorded import RecordedJobs
-from bbh_dist.cluster.session import check_address, concurrency, local_resources
 from bbh_dist.cluster.tracked import TrackedJobs
 from bbh_dist.cluster.watched import Connection, run_watched
 from bbh_dist.command_line import RunFailed, RunOptions
@@ -43,7 +43,7 @@ class SuiteRun:
         self.data = str(data_directory(options.data))
         self.started = time.monotonic()
         self.tasks = check_suite(plan, self.data)
-        self._check_fits()
+        check_fits(dict.fromkeys(plan.rows[name].experiment.parallel for name in plan.methods), options)
         self.tags = provenance()
         self.folder, self.tracker = open_work(options, config=to_yaml(plan), check=self._check_unchanged)
         self.parent = f"suite {self.folder.name}"
@@ -174,13 +174,6 @@ class SuiteRun:
             "departures": json.dumps(plan.departures),
         }
         return {"tags": {**self.tags, "kind": "suite"}, "params": params}
-
-    def _check_fits(self) -> None:
-        if self.options.address is not None:
-            check_address(self.options.address)
-            return
-        for name in self.plan.methods:
-            concurrency(self.plan.rows[name].experiment.parallel, local_resources())
 
     def _check_unchanged(self, folder: RunFolder) -> None:
         """Refuse to go on with other settings; rows and seeds may be more or fewer.

@@ -2,7 +2,7 @@
 
 from bbh_dist.config.errors import ConfigError, DataError, Mistake
 from bbh_dist.config.evaluation import Attacks, Evaluation
-from bbh_dist.config.experiment import EarlyStop, Experiment, Optimizer, Parallel
+from bbh_dist.config.experiment import EarlyStop, Experiment, Optimizer
 from bbh_dist.config.load import load_experiment, load_space, override, to_yaml
 from bbh_dist.config.load_suite import load_suite
 from bbh_dist.config.measures import FINAL_METRICS, MEASURES, Kind, Measure, measures_of
@@ -19,6 +19,7 @@ from bbh_dist.config.methods import (
     MnfMethod,
     SemiImplicit,
 )
+from bbh_dist.config.parallel import Parallel, WorkerRange
 from bbh_dist.config.space import Final, Objective, Parameter, Sampler, Scheduler, SearchSpace
 from bbh_dist.config.suite import (
     TRAIN_SECONDS,
@@ -70,6 +71,7 @@ __all__ = [
     "SuitePlan",
     "TunedObjective",
     "TunedSettings",
+    "WorkerRange",
     "load_experiment",
     "load_space",
     "load_suite",

@@ -10,6 +10,7 @@ from bbh_dist.config.errors import RuleError, nearest
 from bbh_dist.config.evaluation import Evaluation
 from bbh_dist.config.methods import MethodConfig
 from bbh_dist.config.model import Frozen, PositiveInt, Seed
+from bbh_dist.config.parallel import Parallel
 from bbh_dist.config.paths import path_rule
 
 TASKS = ("toy", "digits5", "mnist", "cifar5")
@@ -40,21 +41,6 @@ class Optimizer(Frozen):
             rule = "must be float32 without factored updates by adam or rmsprop"
             raise RuleError(rule, key="second_moment", got=self.second_moment)
         return self
-
-
-class Parallel(Frozen):
-    """Where a run runs."""
-
-    workers: Annotated[int, Field(ge=1, le=4096)] = 1
-    """Data-parallel workers; each takes its share of every global batch."""
-    shards: Annotated[int, Field(ge=1, le=4096)] | None = None
-    """Workers over which the sampling of weights is split; must divide `workers`, the others are replicas.
-    Default: all of them for bbh; for an ensemble as many as hold the same number of members each; 1 for other methods,
-    which have nothing to split."""
-    cpus_per_worker: Annotated[int, Field(ge=1, le=4096)] | None = None
-    """CPU cores, and threads, of a worker. Default: 1, but all of the machine's for a training run on its own."""
-    use_gpu: bool = False
-    """One GPU per worker (nccl); otherwise CPU (gloo)."""
 
 
 class EarlyStop(Frozen):
@@ -135,14 +121,18 @@ class Experiment(Frozen):
 
     @model_validator(mode="after")
     def _every_worker_has_an_example(self) -> Self:
-        if self.parallel.workers > self.batch_size:
+        if self.parallel.max_workers > self.batch_size:
             rule = f"must be at most batch_size, {self.batch_size}"
-            raise RuleError(rule, key="parallel.workers", got=self.parallel.workers)
+            key = "parallel.workers" if isinstance(self.parallel.workers, int) else "parallel.workers.max"
+            raise RuleError(rule, key=key, got=self.parallel.max_workers)
         return self
 
     @model_validator(mode="after")
     def _shards_suit_workers_and_method(self) -> Self:
-        shards, workers = self.parallel.shards, self.parallel.workers
+        shards, workers = self.parallel.shards, self.parallel.max_workers
+        if shards not in (None, 1) and self.parallel.is_elastic:
+            rule = "must be 1 or left out where parallel.workers is a range"
+            raise RuleError(rule, key="parallel.shards", got=shards)
         if shards is not None and workers % shards:
             raise RuleError(f"must divide parallel.workers, {workers}", key="parallel.shards", got=shards)
         if shards not in (None, 1) and not self.method.splits_samples:
@@ -167,7 +157,7 @@ class Experiment(Frozen):
         method = self.method
         if self.optimizer.factored or method.name != "bbh" or method.generator.kind != "layerwise":
             return self
-        if self.shards > 1 or method.generator.head_precision == "bfloat16":
+        if self.shards(self.parallel.max_workers) > 1 or method.generator.head_precision == "bfloat16":
             rule = "must be true for a layerwise generator with shards or bfloat16 heads"
             raise RuleError(rule, key="optimizer.factored", got="false")
         return self
@@ -177,10 +167,9 @@ class Experiment(Frozen):
         """How the network normalises."""
         return self.normalisation or ("batch" if self.network == "preact-resnet" else "group")
 
-    @property
-    def shards(self) -> int:
-        """Workers over which the sampling of weights is split."""
-        return self.parallel.shards or self.method.default_shards(self.parallel.workers)
+    def shards(self, workers: int) -> int:
+        """Workers over which the sampling of weights is split, of so many that there are."""
+        return self.parallel.shards or self.method.default_shards(workers)
 
 
 def _with_whole_blocks(network: str, depth: int, width: int) -> str:

@@ -10,6 +10,7 @@ from pydantic import BaseModel, ValidationError
 from bbh_dist.config.errors import ConfigError, Mistake, RuleError, nearest, shown
 from bbh_dist.config.experiment import Experiment
 from bbh_dist.config.methods import METHODS
+from bbh_dist.config.parallel import WORKER_KINDS
 from bbh_dist.config.source import KeyPath, Source, parse_assignment, read_source, write_source
 from bbh_dist.config.space import Parameter, SearchSpace
 
@@ -190,7 +191,8 @@ def _join(path: KeyPath) -> str:
 
 
 def _without_tag(loc: KeyPath) -> KeyPath:
-    """Pydantic's location without the method's name that it weaves in."""
+    """Pydantic's location without what it weaves in: the method's name, and how workers are given."""
+    loc = tuple(part for at, part in enumerate(loc) if loc[at - 1 : at] != ("workers",) or part not in WORKER_KINDS)
     for end in (1, 2):
         if loc[:end] in (("method",), ("base", "method")) and loc[end : end + 1]:
             return loc[:end] + loc[end + 1 :]

@@ -13,7 +13,7 @@ _FLOPS_PER_SECOND, _BYTES_PER_SECOND = 5e10, 1.5e10
 def nominal_seconds(experiment: Experiment, task: Task) -> float:
     """Time of all training steps on a nominal core; infinite where a step's costs cannot be counted."""
     try:
-        costs = step_costs(experiment, task.input_shape, task.outputs, experiment.parallel.workers)
+        costs = step_costs(experiment, task.input_shape, task.outputs, experiment.parallel.max_workers)
     except (NotImplementedError, RuntimeError):  # an operation that needs values, not shapes alone
         return math.inf
     steps = -(-len(task.train) // experiment.batch_size) * experiment.epochs

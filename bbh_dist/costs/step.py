@@ -68,7 +68,7 @@ def step_costs(
     Raises:
         ValueError: the network does not take the inputs.
     """
-    shards = experiment.parallel.shards or experiment.method.default_shards(workers)
+    shards = experiment.shards(workers)
     group = counted_workers(workers, shards, rank)
     normalisation = build_normalisation(experiment.normalisation_kind, experiment.batch_size)
     network = build_network(experiment.network, input_shape, outputs, normalisation)

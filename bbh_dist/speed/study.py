@@ -61,7 +61,7 @@ def run_study(trials: int, workers: int, epochs: int, told: Progress) -> Trainin
 
 def run_loop(experiments: Sequence[Experiment], concurrent: int) -> Trainings:
     """The same trainings, `concurrent` at once, in processes that stand ready."""
-    workers = experiments[0].parallel.workers
+    workers = experiments[0].parallel.max_workers
     with ExitStack() as stack:
         groups = [stack.enter_context(Processes("loop", experiments[0], workers)) for _ in range(concurrent)]
         for group in groups:

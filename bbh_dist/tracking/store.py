@@ -5,6 +5,8 @@ import fcntl
 import logging
 import os
 import shlex
+import shutil
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -56,6 +58,8 @@ def connect(uri: str, experiment: str) -> tuple["MlflowClient", str]:
     logging.getLogger("mlflow.store").setLevel(logging.CRITICAL)  # else a traceback for each error, which is told here
     try:
         with _alone_at(uri):
+            if uri.startswith(_SQLITE) and not _database(uri).exists():
+                _make(_database(uri))
             client = MlflowClient(tracking_uri=uri)
             return client, _experiment(client, uri, experiment)
     except (MlflowException, SQLAlchemyError, OSError, ImportError, ValueError) as error:
@@ -94,6 +98,25 @@ def _alone_at(uri: str) -> Iterator[None]:
         yield
     finally:
         os.close(descriptor)
+
+
+def _make(database: Path) -> None:
+    """Make a database with all its tables, whole or not at all: a process that is killed in MLflow's migrations leaves
+    one that can never be opened again."""
+    import sqlite3
+
+    from mlflow import MlflowClient
+
+    prefix = f".{database.name}-"
+    for left in database.parent.glob(f"{prefix}*"):  # by a killed process
+        shutil.rmtree(left, ignore_errors=True)
+    with tempfile.TemporaryDirectory(prefix=prefix, dir=database.parent) as folder:
+        unfinished, whole = Path(folder) / "unfinished.db", Path(folder) / "whole.db"
+        MlflowClient(tracking_uri=f"{_SQLITE}{unfinished}").search_experiments(max_results=1)
+        with contextlib.closing(sqlite3.connect(unfinished)) as connection:
+            connection.execute("VACUUM INTO ?", (str(whole),))
+        if not database.exists():  # where the folder cannot be locked another process may have been faster
+            whole.replace(database)
 
 
 def _experiment(client: "MlflowClient", uri: str, name: str) -> str:

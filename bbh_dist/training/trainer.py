@@ -107,6 +107,8 @@ class Trainer:
             "time/step_ms": 1000 * train_seconds / self.steps_per_epoch,
             "time/train_seconds": self.seconds,
         }
+        if self.experiment.parallel.is_elastic:
+            metrics["time/workers"] = self.workers.size
         self.history.append(metrics)
         return metrics
 

@@ -233,11 +233,21 @@ def test_two_ray_workers_equal_one_process(tmp_path: Path) -> None:
         assert two[name] == pytest.approx(one[name], rel=1e-9, abs=1e-9), name
 
 
-def test_what_does_not_fit_is_refused_before_anything_starts(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("more", "arithmetic"),
+    [
+        (["--workers", "400"], "400 workers x 1 CPUs = 400 CPUs, the cluster has"),
+        (["--set", "parallel.use_gpu=true"], "1 workers x 1 GPU = 1 GPUs, the cluster has 0"),
+    ],
+)
+def test_what_does_not_fit_is_refused_before_anything_starts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, more: list[str], arithmetic: str
+) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     (tmp_path / "space.yaml").write_text(SPACE.replace("batch_size: 50", "batch_size: 500"))
-    done = finish(tmp_path, "tune", "--space", "space.yaml", "--workers", "400")
+    done = finish(tmp_path, "tune", "--space", "space.yaml", *more)
     assert done.returncode == 2
-    assert "400 workers x 1 CPUs = 400 CPUs, the cluster has" in done.stderr
+    assert arithmetic in done.stderr
     assert done.stderr.strip().count("\n") == 0
     assert sorted(path.name for path in tmp_path.iterdir()) == ["space.yaml"]
 

@@ -59,13 +59,13 @@ def test_an_ensemble_has_the_papers_members(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("workers", "shards"), [(1, 1), (2, 2), (3, 1), (4, 2), (5, 5), (20, 10)])
 def test_members_are_split_evenly_over_workers(tmp_path: Path, workers: int, shards: int) -> None:
-    assert experiment(tmp_path, ENSEMBLE, f"parallel.workers={workers}").shards == shards
+    assert experiment(tmp_path, ENSEMBLE, f"parallel.workers={workers}").shards(workers) == shards
 
 
 def test_shards_that_do_not_divide_the_members_are_refused(tmp_path: Path) -> None:
     line = message(experiment, tmp_path, ENSEMBLE, "parallel={workers: 8, shards: 4}")
     assert line == "--set parallel={workers: 8, shards: 4}: parallel.shards: must divide method.members, 10, got 4"
-    assert experiment(tmp_path, ENSEMBLE, "parallel={workers: 8, shards: 2}").shards == 2
+    assert experiment(tmp_path, ENSEMBLE, "parallel={workers: 8, shards: 2}").shards(8) == 2
 
 
 def test_likelihood_samples_count_too(tmp_path: Path) -> None:

@@ -62,7 +62,7 @@ def test_only_a_log_variance_above_the_clip_is_refused(tmp_path: Path) -> None:
 
 
 def test_there_is_nothing_for_shards(tmp_path: Path) -> None:
-    assert experiment(tmp_path, "parallel.workers=2").shards == 1
+    assert experiment(tmp_path, "parallel.workers=2").shards(2) == 1
     line = mistake(tmp_path, "parallel.workers=2", "parallel.shards=2")
     assert "parallel.shards: must be 1 for mnf, which splits no weight samples, got 2" in line
 

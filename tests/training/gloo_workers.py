@@ -1,8 +1,8 @@
 """A group of gloo workers that trains, predicts, and saves or goes on from checkpoints.
 
 Usage: gloo_workers.py SIZE FOLDER. Workers are forked, so that torch is imported once. The whole tensors are written by
-the first worker, what each says of itself to FOLDER/NAME-RANK.json. Four workers go on from what two have left in the
-folder.
+the first worker, what each says of itself to FOLDER/NAME-RANK.json. Two workers go on from what one has left in the
+folder, four from what two have.
 """
 
 import hashlib
@@ -211,8 +211,7 @@ class Group:
             self.poison()
             self.count_bytes()
             self.round()
-        else:
-            self.go_on()
+        self.go_on(self.folder.parent / str(self.size // 2) / "checkpoints")
 
     def predict(self) -> None:
         for name, shards in itertools.product(METHODS, (1, 2, 4)):
@@ -226,21 +225,19 @@ class Group:
 
     def save(self) -> None:
         for name in GOING_ON:
-            trainer = Trainer(patient(name), small_task(), workers_with(2))
-            for _ in range(SAVED_AFTER):
-                trainer.run_epoch()
-            trainer.save(self.folder / "checkpoints" / name)
+            trainer = saved(name, self.folder, workers_with(2))
             self.write(f"saved-{name}", trainer.history, whole(trainer))
 
-    def go_on(self) -> None:
-        for name, shards in itertools.product(GOING_ON, (2, 4)):
+    def go_on(self, checkpoints: Path) -> None:
+        for name, shards in itertools.product(GOING_ON, (self.size // 2, self.size)):
             trainer = Trainer(patient(name), small_task(), workers_with(shards))
-            assert trainer.resume(self.folder / "checkpoints" / name)
+            assert trainer.resume(checkpoints / name)
             said = {"evaluated": trainer.evaluate("test"), "before": len(trainer.history)}
+            prediction = {"predicted": joined(predicted(trainer, 3, 45))}
             while not trainer.done:
                 trainer.run_epoch()
             said |= {"history": trainer.history, "test": trainer.test()[0]}
-            self.write(f"gone-on-{name}-{shards}", said, whole(trainer))
+            self.write(f"gone-on-{name}-{shards}", said, whole(trainer) | prediction)
 
     def poison(self) -> None:
         """What a worker says where only the first one's share of the first batch is poisoned."""
@@ -275,6 +272,15 @@ class Group:
         self.write("bfloat16", None, whole(trainer))
 
 
+def saved(name: str, folder: Path, workers: Workers | None = None) -> Trainer:
+    """A run of some epochs, saved below the folder."""
+    trainer = Trainer(patient(name), small_task(), workers)
+    for _ in range(SAVED_AFTER):
+        trainer.run_epoch()
+    trainer.save(folder / "checkpoints" / name)
+    return trainer
+
+
 def narrow() -> Experiment:
     """Heads and second moments in bfloat16."""
     method = METHODS["layerwise"] | {"generator": METHODS["layerwise"]["generator"] | {"head_precision": "bfloat16"}}
@@ -293,8 +299,6 @@ def work(rank: int, size: int, folder: Path) -> int:
         dist.init_process_group("gloo", init_method=meeting, rank=rank, world_size=size, timeout=limit)
         own = folder / str(size)
         own.mkdir(exist_ok=True)
-        if size == 4 and not (own / "checkpoints").exists() and rank == 0:
-            (own / "checkpoints").symlink_to(folder / "2" / "checkpoints")
         dist.barrier()
         Group(rank, size, own).run()
         dist.barrier()
@@ -308,6 +312,9 @@ def main(size: int, folder: Path) -> int:
     torch.set_num_threads(1)
     importlib.import_module("torch._dynamo")  # torch does at first use, which would be in every worker
     Trainer(experiment("map"), small_task()).evaluate("val")  # imports what measures need
+    if size == 2:
+        for name in GOING_ON:
+            saved(name, folder / "1")
     workers: set[int] = set()
     for rank in range(size):
         worker = os.fork()

@@ -180,10 +180,10 @@ def test_predictions_are_those_of_one_worker(groups: Groups, size: int, name: st
 
 
 @pytest.mark.parametrize("name", GOING_ON)
-class TestACheckpointOfTwoShardsGoesOn:
+class TestWhatSomeWorkersSavedOthersLoad:
     """A best epoch lies before the checkpoint, so that weights, best weights and the optimiser's state all count."""
 
-    def test_with_one_worker(self, groups: Groups, name: str) -> None:
+    def test_two_saved_one_loads(self, groups: Groups, name: str) -> None:
         folder, trainer = groups.of(2), Trainer(patient(name), small_task())
         assert trainer.resume(folder / "checkpoints" / name)
         history = said(folder, f"saved-{name}")
@@ -202,15 +202,21 @@ class TestACheckpointOfTwoShardsGoesOn:
         check_tensors(whole(trainer), whole(expected))
         check_histories(trainer.history, expected.history)
 
-    @pytest.mark.cluster
-    @pytest.mark.parametrize("shards", [2, 4])
-    def test_with_four_workers(self, groups: Groups, name: str, shards: int) -> None:
-        found, expected = said(groups.of(4), f"gone-on-{name}-{shards}"), went_on_alone(name)
+    @pytest.mark.parametrize(
+        ("size", "shards"),
+        [(2, 1), (2, 2), pytest.param(4, 2, marks=FOUR), pytest.param(4, 4, marks=FOUR)],
+        ids=lambda number: str(number),
+    )
+    def test_half_as_many_saved_these_load(self, groups: Groups, name: str, size: int, shards: int) -> None:
+        """One saved, two load; two saved, four load."""
+        found, expected = said(groups.of(size), f"gone-on-{name}-{shards}"), went_on_alone(name)
+        tensors = load_file(groups.of(size) / f"gone-on-{name}-{shards}.safetensors")
         first = Trainer(patient(name), small_task())
-        assert first.resume(groups.of(2) / "checkpoints" / name)
+        assert first.resume(groups.folder / str(size // 2) / "checkpoints" / name)
+        torch.testing.assert_close(tensors.pop("predicted"), joined(predicted(first, 3, 45)), rtol=0, atol=1e-12)
         check_measures(found["evaluated"], first.evaluate("test"), 1e-10)
         assert found["before"] == SAVED_AFTER
-        check_tensors(load_file(groups.of(4) / f"gone-on-{name}-{shards}.safetensors"), whole(expected))
+        check_tensors(tensors, whole(expected))
         check_histories(found["history"], expected.history)
         check_measures(found["test"], expected.test()[0])
 

@@ -1,0 +1,39 @@
+"""Folders for Ray's sockets and logs that go with the process that made them, also with one that was killed."""
+
+import contextlib
+import fcntl
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+_PREFIX = "bbh-"
+_LOCK = "driver"
+
+
+@contextlib.contextmanager
+def temporary_folder() -> Iterator[Path]:
+    """A folder of this process's own; those that killed processes of this user left are taken away first.
+
+    Its path is short: Ray puts Unix sockets in it, whose paths may have 107 characters.
+    """
+    for left in Path(tempfile.gettempdir()).glob(f"{_PREFIX}*"):
+        _take_away_if_left(left)
+    folder = Path(tempfile.mkdtemp(prefix=_PREFIX))
+    try:
+        with open(folder / f"{_LOCK}.new", "w", encoding="utf-8") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)  # held as long as the process lives
+            (folder / f"{_LOCK}.new").rename(folder / _LOCK)
+            yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _take_away_if_left(folder: Path) -> None:
+    with contextlib.suppress(OSError):  # it is another's, or has gone meanwhile
+        if folder.is_symlink() or folder.stat().st_uid != os.getuid():
+            return
+        with open(folder / _LOCK, encoding="utf-8") as file:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            shutil.rmtree(folder, ignore_errors=True)

@@ -1,0 +1,306 @@
+"""Kills driver and workers of one study at random, resumes it each time, and checks what is there in the end.
+
+    python tests/cluster/kill_study.py --seed 0 --driver-kills 20 --worker-kills 20 --interrupts 3 --trials 40
+
+The study is a search on digits5 with trials that complete, are pruned, and diverge. Prints a line per kill and exits
+with 1, and the broken promise, as soon as one is broken: exactly `--trials` trials in true states, each number once,
+no trial that had ended run again or changed, no run RUNNING in MLflow, every (metric, step) once, no process left.
+An interrupt is a Ctrl-C: SIGINT to the driver's whole process group; it ends with 130, and leaves runs KILLED.
+"""
+
+import argparse
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import optuna
+from mlflow import MlflowClient
+from mlflow.entities import Run
+from optuna.trial import FrozenTrial
+
+SPACE = """
+base:
+  task: digits5
+  network: mlp:16
+  method: {name: map}
+  optimizer: {name: sgd, lr: 0.01}
+  epochs: {epochs}
+  batch_size: 4
+search:
+  optimizer.lr: {loguniform: [0.005, 0.05]}
+  method.prior_stddev: {choice: [0.3, 0.5, 1.0, 2.0, 1.0e-6]}     # the last one diverges
+objectives: [{metric: val/nll, direction: minimize}]
+scheduler: {name: asha, grace_epochs: {grace}, reduction_factor: 2}
+final: {top: 1, seeds: [0, 1]}
+"""
+_PATIENCE_SECONDS = 600.0
+_LONGEST_WAIT_SECONDS = 3.0
+
+
+class Study:
+    """The study as one sees it from outside: a command, its processes, its journal and its tracking store."""
+
+    def __init__(self, folder: Path, trials: int, seed: int = 0, epochs: int = 60) -> None:
+        self.folder, self.trials_asked, self.epochs = folder, trials, epochs
+        space = SPACE.replace("{epochs}", str(epochs)).replace("{grace}", str(max(1, epochs // 3)))
+        (folder / "space.yaml").write_text(space)
+        self.temporary = Path(tempfile.mkdtemp(prefix="k-"))  # Ray's sockets need a short path
+        self.store = f"sqlite:///{folder / 'mlflow.db'}"
+        self.arguments = ["--space", "space.yaml", "--name", "killed", "--trials", str(trials), "--storage", "runs"]
+        self.arguments += ["--tracking-uri", self.store, "--set", f"sampler.seed={seed}"]
+        self.run_folder = folder / "runs" / "killed"
+        self.process: subprocess.Popen[bytes] | None = None
+        self.ended: dict[int, FrozenTrial] = {}
+
+    def __enter__(self) -> "Study":
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        """Leave nothing."""
+        if self.process is not None:
+            self.process.kill()
+            self.process.wait()
+        shutil.rmtree(self.temporary, ignore_errors=True)
+
+    def start(self, *program: str) -> subprocess.Popen[bytes]:
+        """A driver, that goes on with what there is; by another program that takes the same arguments."""
+        resume = ["--resume"] if self.run_folder.exists() else []
+        command = [sys.executable, *(program or ("-m", "bbh_dist.tune")), *self.arguments, *resume]
+        with open(self.folder / "output.txt", "ab") as output:
+            self.process = subprocess.Popen(
+                command,
+                cwd=self.folder,
+                stdout=output,
+                stderr=output,
+                env={**os.environ, "TMPDIR": str(self.temporary), "OMP_NUM_THREADS": "1"},
+                start_new_session=True,
+            )
+        return self.process
+
+    def running(self) -> subprocess.Popen[bytes]:
+        """The driver; one is started where there is none."""
+        if self.process is None:
+            return self.start()
+        code = self.process.poll()
+        check(code is None, f"the driver ended by itself with {code}: {self.last_output()}")
+        return self.process
+
+    def is_done(self) -> bool:
+        """Whether the driver has come to its end."""
+        return self.process is not None and self.process.poll() == 0
+
+    def last_output(self) -> str:
+        """The last lines that drivers wrote."""
+        return "\n".join((self.folder / "output.txt").read_text(errors="replace").splitlines()[-15:])
+
+    def workers(self) -> list[int]:
+        """Process ids of the actors in which trials run now."""
+        return [] if self.process is None else [pid for pid, line in family(self.process.pid) if "WorkerTrial" in line]
+
+    def temporary_folders(self) -> list[Path]:
+        """What drivers have left of their temporary folders."""
+        return list(self.temporary.glob("bbh-*"))
+
+    def trials(self) -> list[FrozenTrial]:
+        """The trials as Optuna reads them back."""
+        path = self.run_folder / "optuna.journal"
+        if not path.exists() or not path.stat().st_size:
+            return []
+        storage = optuna.storages.JournalStorage(optuna.storages.journal.JournalFileBackend(str(path)))
+        return [trial for study in storage.get_all_studies() for trial in storage.get_all_trials(study._study_id)]
+
+    def note_ended(self) -> None:
+        """Remember trials that have ended, and see that those of before are as they were."""
+        now = {trial.number: trial for trial in self.trials() if trial.state.is_finished()}
+        for number, trial in self.ended.items():
+            check(now.get(number) == trial, f"trial {number} had ended and was changed: {trial} {now.get(number)}")
+        self.ended = now
+
+    def kill_driver(self) -> None:
+        """SIGKILL the driver; everything that it had started has to go with it."""
+        started = family(self.running().pid)
+        self.running().kill()
+        self.has_ended(started)
+
+    def interrupt(self, number: signal.Signals = signal.SIGINT) -> None:
+        """Ctrl-C, as a terminal sends it to all processes, or another signal to the driver.
+
+        Trials wait, runs are KILLED, and there is nothing left to be cleaned up.
+        """
+        process = self.running()
+        started = family(process.pid)
+        (os.killpg if number == signal.SIGINT else os.kill)(process.pid, number)
+        code = self.has_ended(started)
+        check(code == 130, f"an interrupted driver ended with {code}: {self.last_output()}")
+        left = [run.info.run_name for run in runs(self.store)[1] if run.info.status == "RUNNING"]
+        check(not left, f"an interrupt left runs RUNNING: {left}")
+        left = [str(trial.number) for trial in self.trials() if trial.state.name == "RUNNING"]
+        check(not left, f"an interrupt left trials RUNNING: {left}")
+        check(not self.temporary_folders(), "an interrupt left temporary folders")
+
+    def has_ended(self, started: list[tuple[int, str]]) -> int:
+        """The driver's exit code; what it had started has gone, what had ended has not changed."""
+        assert self.process is not None
+        code = self.process.wait(_PATIENCE_SECONDS)
+        self.process = None
+        wait(lambda: not any(stands(pid) for pid, _ in started), f"of {started} some are left")
+        self.note_ended()
+        return code
+
+    def kill_worker(self, chance: random.Random) -> None:
+        """SIGKILL a process in which a trial runs."""
+        wait(lambda: bool(self.running() and self.workers()), "no trial runs")
+        time.sleep(chance.uniform(0, _LONGEST_WAIT_SECONDS))
+        self.running()
+        for pid in chance.sample(self.workers(), 1) if self.workers() else []:
+            os.kill(pid, signal.SIGKILL)
+
+
+def check(holds: bool, promise: str) -> None:
+    """End with what is broken, unless it holds."""
+    if not holds:
+        raise SystemExit(f"broken: {promise}")
+
+
+def wait(until: Callable[[], bool], otherwise: str) -> None:
+    """Wait for something to come true."""
+    deadline = time.monotonic() + _PATIENCE_SECONDS
+    while not until():
+        check(time.monotonic() < deadline, otherwise)
+        time.sleep(0.05)
+
+
+def family(pid: int) -> list[tuple[int, str]]:
+    """A process's descendants: their ids and command lines."""
+    listed = subprocess.run(["ps", "-ww", "-eo", "pid,ppid,args"], capture_output=True, text=True, check=True).stdout
+    children: dict[int, list[tuple[int, str]]] = {}
+    for line in listed.splitlines()[1:]:
+        child, parent, arguments = line.split(None, 2)
+        children.setdefault(int(parent), []).append((int(child), arguments))
+    found, parents = [], [pid]
+    while parents:
+        more = children.get(parents.pop(), [])
+        found += more
+        parents += [child for child, _ in more]
+    return found
+
+
+def stands(pid: int) -> bool:
+    """Whether a process is there, and not only waited for by nobody."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+def runs(store: str) -> tuple[MlflowClient, list[Run]]:
+    """All runs of the tracking store."""
+    client = MlflowClient(tracking_uri=store)
+    experiments = [experiment.experiment_id for experiment in client.search_experiments()]
+    return client, client.search_runs(experiments, max_results=5000)
+
+
+def duplicates(client: MlflowClient, run: Run) -> Iterator[str]:
+    """Metrics of a run that stand twice at a step."""
+    for name in run.data.metrics:
+        steps = Counter(point.step for point in client.get_metric_history(run.info.run_id, name))
+        twice = [step for step, count in steps.items() if count > 1]
+        if twice:
+            yield f"{run.info.run_name}: {name} at {twice}"
+
+
+def check_end(study: Study) -> str:
+    """Hold the finished study to its promises; the counts of trials' states."""
+    study.note_ended()
+    trials = study.trials()
+    check(
+        [trial.number for trial in trials if "invalid" not in trial.user_attrs] == list(range(study.trials_asked)),
+        f"not {study.trials_asked} trials, each number once: {[trial.number for trial in trials]}",
+    )
+    client, found = runs(study.store)
+    by_name = Counter(run.info.run_name for run in found)
+    names = {"study killed", *(f"trial-{trial.number}" for trial in trials)}
+    finals = {name for name in by_name if name.startswith("final-")}
+    check(set(by_name) == names | finals and len(finals) == 2, f"other runs in MLflow: {sorted(by_name)}")
+    check(max(by_name.values()) == 1, f"several runs of a name: {by_name.most_common(3)}")
+    left = [run.info.run_name for run in found if run.info.status in ("RUNNING", "SCHEDULED")]
+    check(not left, f"runs left RUNNING in MLflow: {left}")
+    twice = [text for run in found for text in duplicates(client, run)]
+    check(not twice, f"a (metric, step) twice: {twice}")
+    runs_by_name = {run.info.run_name: run for run in found}
+    for trial in trials:
+        check_trial(client, trial, runs_by_name[f"trial-{trial.number}"], study.epochs)
+    values = Counter(str(trial.params) for trial in trials)
+    check(max(values.values()) == 1, f"a proposal was repeated: {values.most_common(1)}")
+    states = Counter(trial.state.name for trial in trials)
+    return ", ".join(f"{count} {state}" for state, count in states.items())
+
+
+def check_trial(client: MlflowClient, trial: FrozenTrial, run: Run, epochs: int) -> None:
+    """A trial's state is what happened, in Optuna and in MLflow."""
+    name, state = f"trial {trial.number}", trial.state.name
+    steps = [point.step for point in client.get_metric_history(run.info.run_id, "val/nll")]
+    check(state in ("COMPLETE", "PRUNED", "FAIL"), f"{name} is {state}")
+    status = "FAILED" if state == "FAIL" else "FINISHED"
+    check(run.info.status == status, f"{name} is {state}, its run {run.info.status}")
+    check(run.data.tags.get("state") == state, f"{name} is {state}, its tag {run.data.tags.get('state')}")
+    if state == "COMPLETE":
+        check(steps == list(range(1, epochs + 1)), f"{name} is complete, its epochs in MLflow {steps}")
+        check(run.data.metrics["val/nll"] == trial.values[0], f"{name} has another value in MLflow")
+    if state == "PRUNED":
+        check(0 < len(steps) <= epochs, f"{name} is pruned, its epochs in MLflow {steps}")
+    if state == "FAIL":
+        check(bool(trial.user_attrs.get("reason")), f"{name} failed without a reason")
+
+
+def main() -> None:
+    """Kill, resume, check."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    numbers = {"seed": 0, "driver-kills": 20, "worker-kills": 20, "interrupts": 0, "trials": 40}
+    for name, default in numbers.items():
+        parser.add_argument(f"--{name}", type=int, default=default, metavar="N")
+    given = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))  # and leave nothing
+    kills = ["driver"] * given.driver_kills + ["worker"] * given.worker_kills + ["interrupt"] * given.interrupts
+    folder = tempfile.TemporaryDirectory(prefix="kill-")
+    with folder, Study(Path(folder.name), given.trials, given.seed) as study:
+        kill_and_resume(study, kills, random.Random(given.seed))
+        finish(study)
+        print(f"whole after {len(kills)} kills: {check_end(study)}")
+
+
+def kill_and_resume(study: Study, kills: list[str], chance: random.Random) -> None:
+    """All kills in random order at random moments."""
+    chance.shuffle(kills)
+    for number, kind in enumerate(kills, 1):
+        if kind == "worker":
+            study.kill_worker(chance)
+        else:
+            study.running()
+            if chance.random() > 1 / 3:  # else while it starts
+                wait(lambda: bool(study.running() and study.workers()), "no trial runs")
+            elif kind == "interrupt":  # as soon as the driver has got to its work
+                wait(lambda: bool(study.running() and (study.run_folder / "lease.json").exists()), "no driver works")
+            time.sleep(chance.uniform(0, 2 * _LONGEST_WAIT_SECONDS))
+            (study.interrupt if kind == "interrupt" else study.kill_driver)()
+        ended = sum(trial.state.is_finished() for trial in study.trials())
+        print(f"[{number}/{len(kills)}] {kind}, {ended} trials have ended", flush=True)
+
+
+def finish(study: Study) -> None:
+    """Let the study come to its end."""
+    study.running()
+    wait(lambda: study.is_done() or not study.running(), "the study does not come to its end")
+    check(not study.temporary_folders(), "temporary folders are left")
+
+
+if __name__ == "__main__":
+    main()

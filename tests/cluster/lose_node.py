@@ -1,0 +1,38 @@
+"""A cluster of three nodes with a core each loses one that trains; to be run in namespaces of its own.
+
+Usage: lose_node.py FOLDER WORKERS. The run is FOLDER/run; the node goes after the second checkpoint. Prints the number
+of workers that each other node had when it went.
+"""
+
+import os
+import secrets
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from training_processes import train, wait_for, workers_of
+
+SETTINGS = ("epochs=4", "batch_size=3", "evaluation={samples: 5, epoch_samples: 3}", "precision=float64")
+
+
+def main(folder: Path, workers: str) -> int:
+    with tempfile.TemporaryDirectory(prefix="bbh-") as temporary:
+        os.environ |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32), "RAY_TMPDIR": temporary}
+        from ray.cluster_utils import Cluster
+
+        cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
+        nodes = [cluster.add_node(num_cpus=1) for _ in range(2)]
+        process = train(folder, "run", f"parallel.workers={workers}", *SETTINGS, address=cluster.address)
+        wait_for((folder / "run" / "checkpoints" / "epoch-000002").exists, process, folder / "run.out", 400)
+        time.sleep(0.5)
+        training = [len(workers_of(node.all_processes["raylet"][0].process.pid)) for node in nodes]
+        print(training, flush=True)
+        cluster.remove_node(nodes[training.index(1)], allow_graceful=False)
+        return process.wait(400)
+
+
+if __name__ == "__main__":
+    code = main(Path(sys.argv[1]), sys.argv[2])
+    sys.stdout.flush()
+    os._exit(code)  # what is left of the cluster ends with the namespace

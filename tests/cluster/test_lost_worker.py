@@ -1,0 +1,94 @@
+"""A dead training worker costs at most the steps since the last checkpoint, and changes no result."""
+
+import json
+import os
+import random
+import signal
+import time
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from training_processes import children, train, wait_for, workers_of
+
+from bbh_dist.training import Workers
+from bbh_dist.training.checkpoints import newest_checkpoint
+
+pytestmark = pytest.mark.cluster
+
+EPOCHS = 4
+SETTINGS = ("parallel.workers=2", f"epochs={EPOCHS}", "batch_size=3", "evaluation.epoch_samples=3")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The run `killed` lost one of its workers in its third epoch, `whole` none."""
+    folder = tmp_path_factory.mktemp("lost")
+    process = train(folder, "killed", *SETTINGS)
+    output = folder / "killed.out"
+    wait_for((folder / "killed" / "checkpoints" / "epoch-000002").exists, process, output, 400)
+    seed = time.time_ns()
+    print("seed", seed)
+    random.seed(seed)
+    time.sleep(random.uniform(0, 1))  # an epoch takes longer
+    raylets = [pid for pid, arguments in children(process.pid) if "raylet" in arguments]
+    workers = [pid for raylet in raylets for pid in workers_of(raylet)]
+    assert len(workers) == 2
+    os.kill(random.choice(workers), signal.SIGKILL)
+    assert process.wait(400) == 0, output.read_text()
+    process = train(folder, "whole", *SETTINGS)
+    assert process.wait(400) == 0, (folder / "whole.out").read_text()
+    return folder
+
+
+def tensors(folder: Path) -> dict[str, Tensor]:
+    found = newest_checkpoint(folder / "checkpoints", Workers())
+    assert found is not None
+    assert found.epoch == EPOCHS
+    into = {name: torch.zeros(size, dtype=dtype) for name, (size, dtype) in found.shapes.items()}
+    found.read(into)
+    return into
+
+
+def reports(folder: Path, name: str) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (folder / name / "reports.jsonl").read_text().splitlines()]
+
+
+def timeless(metrics: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in metrics.items() if not name.startswith("time/")}
+
+
+def test_it_ends_with_the_weights_of_an_uninterrupted_run(folder: Path) -> None:
+    found, expected = tensors(folder / "killed"), tensors(folder / "whole")
+    assert found.keys() == expected.keys()
+    assert len(found) > 20
+    for name, value in expected.items():
+        assert torch.equal(found[name], value), name
+
+
+def test_it_has_the_metrics_of_an_uninterrupted_run(folder: Path) -> None:
+    found, expected = (json.loads((folder / name / "run.json").read_text())["result"] for name in ("killed", "whole"))
+    assert {"val/nll", "test/nll"} <= found["metrics"].keys()
+    assert timeless(found["metrics"]) == timeless(expected["metrics"])
+
+
+def test_no_epoch_before_the_last_checkpoint_was_run_again(folder: Path) -> None:
+    epochs = Counter(report["epoch"] for report in reports(folder, "killed"))
+    assert epochs == {epoch: 1 for epoch in range(1, EPOCHS + 1)}
+
+
+def test_mlflow_has_one_finished_run_with_every_metric_and_step_once(folder: Path) -> None:
+    from mlflow import MlflowClient
+
+    client = MlflowClient(tracking_uri=f"sqlite:///{folder}/mlflow.db")
+    runs = client.search_runs([experiment.experiment_id for experiment in client.search_experiments()])
+    assert {run.info.run_name: run.info.status for run in runs} == {"killed": "FINISHED", "whole": "FINISHED"}
+    assert len(runs) == 2
+    (killed,) = [run for run in runs if run.info.run_name == "killed"]
+    for name in killed.data.metrics:
+        steps = Counter(point.step for point in client.get_metric_history(killed.info.run_id, name))
+        expected = [EPOCHS] if name.startswith("test/") else range(1, EPOCHS + 1)
+        assert steps == Counter(expected), name
