@@ -48,10 +48,16 @@ def finish(folder: Path, name: str, *arguments: str) -> subprocess.CompletedProc
     )
 
 
+def logged(folder: Path, experiment: str) -> list[Run]:
+    """All runs of an experiment."""
+    client = MlflowClient(tracking_uri=f"sqlite:///{folder / 'mlflow.db'}")
+    found: list[Run] = client.search_runs([client.get_experiment_by_name(experiment).experiment_id])
+    return found
+
+
 def runs(folder: Path, experiment: str) -> tuple[Run, list[Run]]:
     """The parent run and its children, as the store's own client reads them back."""
-    client = MlflowClient(tracking_uri=f"sqlite:///{folder / 'mlflow.db'}")
-    found = client.search_runs([client.get_experiment_by_name(experiment).experiment_id])
+    found = logged(folder, experiment)
     (parent,) = [run for run in found if "mlflow.parentRunId" not in run.data.tags]
     children = [run for run in found if run.data.tags.get("mlflow.parentRunId") == parent.info.run_id]
     assert len(children) == len(found) - 1
@@ -199,7 +205,7 @@ def test_interrupt_ends_cleanly_and_resume_goes_on(tmp_path: Path) -> None:
 def _epochs_logged(folder: Path) -> bool:
     if not (folder / "runs" / "long" / "run.json").exists():  # written when the store has been made, by one process
         return False
-    return any("val/nll" in run.data.metrics for run in runs(folder, "long")[1])
+    return any("val/nll" in run.data.metrics for run in logged(folder, "long"))
 
 
 def _gone(pid: int) -> bool:

@@ -23,7 +23,7 @@ def main(rank: int, folder: Path) -> None:
     traffic = {}
     for case in CASES:
         settings = experiment(case, workers=2)
-        workers = Workers.of_process_group(settings.shards)
+        workers = Workers.of_process_group(settings.shards(2))
         Trainer(settings, Task("small", Categorical(CLASSES), split, split, split), workers).step(0, torch.arange(11))
         traffic[case] = dict(workers.traffic)
     (folder / f"{rank}.json").write_text(json.dumps(traffic))
