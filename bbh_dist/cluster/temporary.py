@@ -5,11 +5,14 @@ import fcntl
 import os
 import shutil
 import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 _PREFIX = "bbh-"
 _LOCK = "driver"
+_SECONDS_TO_TAKE_AWAY = 5.0
+"""Ray's processes end a moment after their driver, and write logs meanwhile."""
 
 
 @contextlib.contextmanager
@@ -27,7 +30,8 @@ def temporary_folder() -> Iterator[Path]:
             (folder / f"{_LOCK}.new").rename(folder / _LOCK)
             yield folder
     finally:
-        shutil.rmtree(folder, ignore_errors=True)
+        with contextlib.suppress(FileNotFoundError):  # whoever clears temporary folders was faster
+            _take_away(folder)
 
 
 def _take_away_if_left(folder: Path) -> None:
@@ -36,4 +40,23 @@ def _take_away_if_left(folder: Path) -> None:
             return
         with open(folder / _LOCK, encoding="utf-8") as file:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            _take_away(folder)
+
+
+def _take_away(folder: Path) -> None:
+    """Delete a folder, its lock last, so that whatever stays is taken away by the next process."""
+    deadline = time.monotonic() + _SECONDS_TO_TAKE_AWAY
+    while True:
+        for path in folder.iterdir():
+            if path.name == _LOCK:
+                continue
+            if path.is_dir() and not path.is_symlink():
+                shutil.rmtree(path, ignore_errors=True)
+            else:
+                path.unlink(missing_ok=True)
+        left = [path for path in folder.iterdir() if path.name != _LOCK]
+        if not left:
             shutil.rmtree(folder, ignore_errors=True)
+        if not folder.exists() or time.monotonic() > deadline:
+            return
+        time.sleep(0.1)
