@@ -172,9 +172,10 @@ def notes(results: SuiteResults) -> list[str]:
         lines.append(f"Trained with {results.resources}, other runs beside it.")
     if results.source is not None:
         lines.append(f"In brackets: {results.source}.")
-    if results.reference is not None and several:
-        compared = [results.comparison(row, metric) for row in results.rows for metric in results.metrics]
-        seeds = " or ".join(map(str, sorted({found.n for found in compared if found is not None}))) or "no"
+    compared = [results.comparison(row, metric) for row in results.rows for metric in results.metrics]
+    common = sorted({found.n for found in compared if found is not None})
+    if results.reference is not None and several and common:
+        seeds = " or ".join(map(str, common))
         reference = method_name(results.reference)
         lines.append(
             f"* p < 0.05, ** p < 0.01 against {reference}: {PAIRED_TEST}, n = {seeds} common seeds, "
