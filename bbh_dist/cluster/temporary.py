@@ -11,18 +11,19 @@ from pathlib import Path
 
 _PREFIX = "bbh-"
 _LOCK = "driver"
+_SECONDS_WITHOUT_LOCK = 10.0
+"""After these a folder that has none is left over: of a killed driver's processes one may make its folder once more."""
 _SECONDS_TO_TAKE_AWAY = 5.0
 """Ray's processes end a moment after their driver, and write logs meanwhile."""
 
 
 @contextlib.contextmanager
 def temporary_folder() -> Iterator[Path]:
-    """A folder of this process's own; those that killed processes of this user left are taken away first.
+    """A folder of this process's own; those that killed processes of this user left are taken away before and after.
 
     Its path is short: Ray puts Unix sockets in it, whose paths may have 107 characters.
     """
-    for left in Path(tempfile.gettempdir()).glob(f"{_PREFIX}*"):
-        _take_away_if_left(left)
+    _take_away_what_is_left()
     folder = Path(tempfile.mkdtemp(prefix=_PREFIX))
     try:
         with open(folder / f"{_LOCK}.new", "w", encoding="utf-8") as file:
@@ -32,15 +33,24 @@ def temporary_folder() -> Iterator[Path]:
     finally:
         with contextlib.suppress(FileNotFoundError):  # whoever clears temporary folders was faster
             _take_away(folder)
+        _take_away_what_is_left()
+
+
+def _take_away_what_is_left() -> None:
+    for folder in Path(tempfile.gettempdir()).glob(f"{_PREFIX}*"):
+        with contextlib.suppress(OSError):  # it is another's, or has gone meanwhile
+            if not folder.is_symlink() and folder.stat().st_uid == os.getuid():
+                _take_away_if_left(folder)
 
 
 def _take_away_if_left(folder: Path) -> None:
-    with contextlib.suppress(OSError):  # it is another's, or has gone meanwhile
-        if folder.is_symlink() or folder.stat().st_uid != os.getuid():
-            return
-        with open(folder / _LOCK, encoding="utf-8") as file:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    if not (folder / _LOCK).exists():
+        if time.time() - folder.stat().st_mtime > _SECONDS_WITHOUT_LOCK:
             _take_away(folder)
+        return
+    with open(folder / _LOCK, encoding="utf-8") as file:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        _take_away(folder)
 
 
 def _take_away(folder: Path) -> None:

@@ -1,8 +1,10 @@
 """Ray's temporary folders: those of killed drivers are taken away, those in use and other people's are not."""
 
+import os
 import subprocess
 import sys
 import tempfile
+import time
 from pathlib import Path
 
 import pytest
@@ -21,6 +23,8 @@ with temporary_folder() as folder:
 def test_folders_of_killed_drivers_are_taken_away(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     (tmp_path / "bbh-somebody").mkdir()
+    (tmp_path / "bbh-once-more").mkdir()  # by a process that outlived its driver
+    os.utime(tmp_path / "bbh-once-more", (0, time.time() - 11))
     (tmp_path / "elsewhere").mkdir()
     (tmp_path / "elsewhere" / "driver").touch()
     (tmp_path / "bbh-link").symlink_to(tmp_path / "elsewhere")
