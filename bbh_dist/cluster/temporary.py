@@ -11,8 +11,8 @@ from pathlib import Path
 
 _PREFIX = "bbh-"
 _LOCK = "driver"
-_SECONDS_WITHOUT_LOCK = 10.0
-"""After these a folder that has none is left over: of a killed driver's processes one may make its folder once more."""
+_MADE_AGAIN = {"session_latest", "logs", "sockets", "runtime_resources", "old"}
+"""What a process that outlives a killed driver makes once more, beside the session's folder itself."""
 _SECONDS_TO_TAKE_AWAY = 5.0
 """Ray's processes end a moment after their driver, and write logs meanwhile."""
 
@@ -45,7 +45,9 @@ def _take_away_what_is_left() -> None:
 
 def _take_away_if_left(folder: Path) -> None:
     if not (folder / _LOCK).exists():
-        if time.time() - folder.stat().st_mtime > _SECONDS_WITHOUT_LOCK:
+        sessions = list(folder.glob("session_2*"))
+        inside = {path.name for path in folder.rglob("*")} - {session.name for session in sessions}
+        if sessions and inside <= _MADE_AGAIN:
             _take_away(folder)
         return
     with open(folder / _LOCK, encoding="utf-8") as file:

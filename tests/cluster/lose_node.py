@@ -17,13 +17,18 @@ SETTINGS = ("epochs=4", "batch_size=3", "evaluation={samples: 5, epoch_samples: 
 
 
 def main(folder: Path, workers: str) -> int:
-    with tempfile.TemporaryDirectory(prefix="bbh-") as temporary:
+    with tempfile.TemporaryDirectory(prefix="node-") as temporary:
         os.environ |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32), "RAY_TMPDIR": temporary}
+        sys.path.append(str(Path(__file__).resolve().parents[1] / "tracking"))
         from ray.cluster_utils import Cluster
+        from servers import Server
 
         cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
         nodes = [cluster.add_node(num_cpus=1) for _ in range(2)]
-        process = train(folder, "run", f"parallel.workers={workers}", *SETTINGS, address=cluster.address)
+        (folder / "server").mkdir()
+        store = Server(folder / "server").uri  # a file is refused on several nodes
+        settings = (f"parallel.workers={workers}", *SETTINGS)
+        process = train(folder, "run", *settings, address=cluster.address, store=store)
         wait_for((folder / "run" / "checkpoints" / "epoch-000002").exists, process, folder / "run.out", 400)
         time.sleep(0.5)
         training = [len(workers_of(node.all_processes["raylet"][0].process.pid)) for node in nodes]

@@ -1,10 +1,8 @@
 """Ray's temporary folders: those of killed drivers are taken away, those in use and other people's are not."""
 
-import os
 import subprocess
 import sys
 import tempfile
-import time
 from pathlib import Path
 
 import pytest
@@ -23,8 +21,9 @@ with temporary_folder() as folder:
 def test_folders_of_killed_drivers_are_taken_away(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     (tmp_path / "bbh-somebody").mkdir()
-    (tmp_path / "bbh-once-more").mkdir()  # by a process that outlived its driver
-    os.utime(tmp_path / "bbh-once-more", (0, time.time() - 11))
+    (tmp_path / "bbh-once-more" / "session_2026-01-01" / "logs" / "old").mkdir(parents=True)  # by an orphan
+    (tmp_path / "bbh-mine" / "session_2026-01-01" / "logs").mkdir(parents=True)
+    (tmp_path / "bbh-mine" / "session_2026-01-01" / "notes.txt").touch()
     (tmp_path / "elsewhere").mkdir()
     (tmp_path / "elsewhere" / "driver").touch()
     (tmp_path / "bbh-link").symlink_to(tmp_path / "elsewhere")
@@ -41,5 +40,10 @@ def test_folders_of_killed_drivers_are_taken_away(tmp_path: Path, monkeypatch: p
     assert theirs.is_dir()
     with temporary_folder():
         assert not theirs.exists()
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["bbh-link", "bbh-somebody", "elsewhere"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "bbh-link",
+        "bbh-mine",
+        "bbh-somebody",
+        "elsewhere",
+    ]
     assert (tmp_path / "elsewhere" / "driver").exists()

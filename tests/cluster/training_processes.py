@@ -10,10 +10,12 @@ from pathlib import Path
 JOB = str(Path(__file__).resolve().parents[2] / "jobs" / "digits5_bbh.yaml")
 
 
-def train(folder: Path, name: str, *settings: str, address: str | None = None) -> "subprocess.Popen[str]":
-    """`python -m bbh_dist.train` of a run NAME in a folder that keeps its tracking store too; it writes to NAME.out."""
+def train(
+    folder: Path, name: str, *settings: str, address: str | None = None, store: str | None = None
+) -> "subprocess.Popen[str]":
+    """`python -m bbh_dist.train` of a run NAME in a folder, tracked there unless a store is given; writes NAME.out."""
     line = [sys.executable, "-m", "bbh_dist.train", "--job", JOB, "--name", name, "--storage", str(folder)]
-    line += ["--tracking-uri", f"sqlite:///{folder}/mlflow.db", *(["--address", address] if address else [])]
+    line += ["--tracking-uri", store or f"sqlite:///{folder}/mlflow.db", *(["--address", address] if address else [])]
     for setting in settings:
         line += ["--set", setting]
     with open(folder / f"{name}.out", "w") as output:
