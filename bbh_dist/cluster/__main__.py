@@ -3,25 +3,22 @@
 import argparse
 from collections.abc import Sequence
 
-from bbh_dist.command_line import run
+from bbh_dist.command_line import Parser, run
 from bbh_dist.config import ConfigError
 
-_EXAMPLE = """examples:
-  python -m bbh_dist.cluster check cluster.yaml
+_EXAMPLE = """python -m bbh_dist.cluster check cluster.yaml
   python -m bbh_dist.cluster check --address auto --nodes 3 --storage /shared/runs --tracking-uri http://10.0.0.5:5000"""
 
 
 def main(arguments: Sequence[str]) -> None:
     """Parse, and check what was given: a file before `ray up`, a cluster after it."""
-    parser = argparse.ArgumentParser(prog="python -m bbh_dist.cluster", description="Check and stop clusters of Ray.")
+    parser = Parser("python -m bbh_dist.cluster", "Check and stop clusters of Ray.", _EXAMPLE)
     commands = parser.add_subparsers(dest="command", required=True)
     check = commands.add_parser(
         "check",
         description="Before ray up: the rules of FILE, and ssh to its hosts. After it, with --address, on the head: "
         "that all nodes are there, are alike, share the storage and reach the tracking server.",
-        epilog=_EXAMPLE,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
+        example=_EXAMPLE,
     )
     add = check.add_argument
     add("file", nargs="?", metavar="FILE", help="the cluster's file; with --address it tells the hosts' names")
@@ -34,9 +31,7 @@ def main(arguments: Sequence[str]) -> None:
     stop = commands.add_parser(
         "stop",
         description="After ray down of one's own machines: stop Ray on the workers too, where it would stay.",
-        epilog="example:\n  ray down jobs/cluster_local.yaml; python -m bbh_dist.cluster stop jobs/cluster_local.yaml",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
+        example="ray down jobs/cluster_local.yaml; python -m bbh_dist.cluster stop jobs/cluster_local.yaml",
     )
     stop.add_argument("file", metavar="FILE", help="the cluster's file")
     given = parser.parse_args(arguments)
@@ -50,7 +45,7 @@ def main(arguments: Sequence[str]) -> None:
         check_after(given)
 
 
-def check_given(parser: argparse.ArgumentParser, given: argparse.Namespace) -> None:
+def check_given(parser: Parser, given: argparse.Namespace) -> None:
     """See that the options go together."""
     if given.file is None and given.address is None:
         parser.error("a FILE or --address is needed")
