@@ -9,6 +9,7 @@ An interrupt is a Ctrl-C: SIGINT to the driver's whole process group; it ends wi
 """
 
 import argparse
+import contextlib
 import os
 import random
 import shutil
@@ -160,8 +161,10 @@ class Study:
         wait(lambda: bool(self.running() and self.workers()), "no trial runs")
         time.sleep(chance.uniform(0, _LONGEST_WAIT_SECONDS))
         self.running()
-        for pid in chance.sample(self.workers(), 1) if self.workers() else []:
-            os.kill(pid, signal.SIGKILL)
+        workers = self.workers()  # some trials may have ended meanwhile
+        with contextlib.suppress(ProcessLookupError):
+            if workers:
+                os.kill(chance.choice(workers), signal.SIGKILL)
 
 
 def check(holds: bool, promise: str) -> None:
