@@ -30,7 +30,7 @@ SPOILED_AWS = {
         "max_workers: 4\nidle", "max_workers: 0\nidle", "max_workers: must be given and at least 1"
     ),
     "no resources": ("resources: {CPU: 4, GPU: 1}", "resources: {}", "resources: must say how many CPUs"),
-    "GPU forgotten": ("{CPU: 4, GPU: 1}", "{CPU: 4}", "must say how many GPUs an g5.xlarge has"),
+    "GPU forgotten": ("{CPU: 4, GPU: 1}", "{CPU: 4}", "must say how many GPUs g5.xlarge has"),
     "GPU that is not there": ("resources: {CPU: 0}", "resources: {CPU: 0, GPU: 1}", "an m5.xlarge has no GPU, got 1"),
     "spot head": (
         "InstanceType: m5.xlarge\n",

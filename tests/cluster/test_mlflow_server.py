@@ -103,7 +103,7 @@ def test_a_run_is_in_postgresql_and_is_found_at_the_next_start(tmp_path: Path) -
     assert {path.name for path in tmp_path.iterdir()} <= {"tracking", "runs"}
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root is root")
+@pytest.mark.skipif(os.geteuid() != 0, reason="it refuses root alone, and this user is not root")
 def test_it_does_not_run_as_root(tmp_path: Path) -> None:
     command = [str(ROOT / "jobs" / "cluster_mlflow.sh"), str(tmp_path / "tracking")]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60)

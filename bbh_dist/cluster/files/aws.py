@@ -66,7 +66,7 @@ def _resources(file: ClusterFile, name: str) -> Iterator[Mistake]:
         yield file.mistake(path, "must say how many CPUs are for training, such as {CPU: 4}; 0 for none")
     gpus = resources.get("GPU", 0)
     if _WITH_GPU.match(instance) and not gpus:
-        yield file.mistake(path, f"must say how many GPUs an {instance} has, such as {{CPU: 4, GPU: 1}}")
+        yield file.mistake(path, f"must say how many GPUs {instance} has, such as {{CPU: 4, GPU: 1}}")
     if gpus and _INSTANCE.fullmatch(instance) and not _WITH_GPU.match(instance):
         yield file.mistake((*path, "GPU"), f"must be left out: an {instance} has no GPU", gpus)
 
