@@ -5,6 +5,8 @@ from pathlib import Path
 
 import pytest
 from front_door import COMMANDS, FILES, contents, exit_code
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 LONG = "x" * 5_000
 BAD_PATHS = {
@@ -141,6 +143,40 @@ def test_a_value_that_cannot_be(
     folder: Path, capfd: pytest.CaptureFixture[str], command: str, arguments: list[str], rule: str
 ) -> None:
     assert rule in refused(folder, capfd, command, *arguments)
+
+
+@st.composite
+def spoiled(draw: st.DrawFn, text: str) -> bytes:
+    """A file that cannot be one: any bytes, or a good one with bytes in the middle that no YAML has."""
+    raw, start = text.encode(), draw(st.integers(0, len(text)))
+    inside = (
+        raw[:start] + draw(st.sampled_from([b"\0", b"\xff", b"\t: [", b"\x1b[31m", b"!!python/name:os "])) + raw[start:]
+    )
+    return draw(st.binary(max_size=100) | st.just(inside))
+
+
+@pytest.mark.parametrize(
+    ("command", "file"), [("train", "job.yaml"), ("tune", "space.yaml"), ("benchmark", "suite.yaml")]
+)
+@given(data=st.data())
+@settings(
+    derandomize=True,
+    deadline=None,
+    max_examples=40,
+    database=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
+def test_any_file_that_is_none(
+    folder: Path, capfd: pytest.CaptureFixture[str], command: str, file: str, data: st.DataObject
+) -> None:
+    (folder / file).write_bytes(data.draw(spoiled(FILES[file])))
+    before = contents(folder)
+    assert exit_code(command) == 2
+    out, errors = capfd.readouterr()
+    assert out == ""
+    assert errors
+    assert all(line.isprintable() for line in errors.splitlines())
+    assert contents(folder) == before
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,6 @@
 """Kills driver and workers of one study at random, resumes it each time, and checks what is there in the end.
 
-    python tests/cluster/kill_study.py --seed 0 --driver-kills 20 --worker-kills 20 --interrupts 3 --trials 40
+    python tests/cluster/kill_study.py --seed 0 --driver-kills 20 --worker-kills 20 --trials 40
 
 The study is a search on digits5 with trials that complete, are pruned, and diverge. Prints a line per kill and exits
 with 1, and the broken promise, as soon as one is broken: exactly `--trials` trials in true states, each number once,
@@ -91,6 +91,8 @@ class Study:
         if self.process is None:
             return self.start()
         code = self.process.poll()
+        if code == 0:
+            raise SystemExit("the study was over before the last kill: give it more --epochs")
         check(code is None, f"the driver ended by itself with {code}: {self.last_output()}")
         return self.process
 
@@ -267,14 +269,14 @@ def check_trial(client: MlflowClient, trial: FrozenTrial, run: Run, epochs: int)
 def main() -> None:
     """Kill, resume, check."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    numbers = {"seed": 0, "driver-kills": 20, "worker-kills": 20, "interrupts": 0, "trials": 40}
+    numbers = {"seed": 0, "driver-kills": 20, "worker-kills": 20, "interrupts": 0, "trials": 40, "epochs": 180}
     for name, default in numbers.items():
         parser.add_argument(f"--{name}", type=int, default=default, metavar="N")
     given = parser.parse_args()
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))  # and leave nothing
     kills = ["driver"] * given.driver_kills + ["worker"] * given.worker_kills + ["interrupt"] * given.interrupts
     folder = tempfile.TemporaryDirectory(prefix="kill-")
-    with folder, Study(Path(folder.name), given.trials, given.seed) as study:
+    with folder, Study(Path(folder.name), given.trials, given.seed, given.epochs) as study:
         kill_and_resume(study, kills, random.Random(given.seed))
         finish(study)
         print(f"whole after {len(kills)} kills: {check_end(study)}")
@@ -300,8 +302,9 @@ def kill_and_resume(study: Study, kills: list[str], chance: random.Random) -> No
 
 def finish(study: Study) -> None:
     """Let the study come to its end."""
-    study.running()
-    wait(lambda: study.is_done() or not study.running(), "the study does not come to its end")
+    process = study.running()
+    wait(lambda: process.poll() is not None, "the study does not come to its end")
+    check(study.is_done(), f"the driver ended with {process.returncode}: {study.last_output()}")
     check(not study.temporary_folders(), "temporary folders are left")
 
 
