@@ -133,14 +133,14 @@ class Study:
         self.running().kill()
         self.has_ended(started)
 
-    def interrupt(self, number: signal.Signals = signal.SIGINT) -> None:
-        """Ctrl-C, as a terminal sends it to all processes, or another signal to the driver.
+    def interrupt(self, number: signal.Signals = signal.SIGINT, *, all_processes: bool = True) -> None:
+        """Ctrl-C, as a terminal sends it to all processes of the driver's group, or another signal.
 
         Trials wait, runs are KILLED, and there is nothing left to be cleaned up.
         """
         process = self.running()
         started = family(process.pid)
-        (os.killpg if number == signal.SIGINT else os.kill)(process.pid, number)
+        (os.killpg if all_processes else os.kill)(process.pid, number)
         code = self.has_ended(started)
         check(code == 130, f"an interrupted driver ended with {code}: {self.last_output()}")
         left = [run.info.run_name for run in runs(self.store)[1] if run.info.status == "RUNNING"]

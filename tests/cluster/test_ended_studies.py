@@ -78,9 +78,11 @@ def study(tmp_path: Path) -> Iterator[Study]:
         yield study
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_an_interrupt_ends_cleanly(study: Study, number: signal.Signals) -> None:
-    study.interrupt(number)  # exit 130, no process, no temporary file, no run or trial RUNNING
+@pytest.mark.parametrize(
+    ("number", "all_processes"), [(signal.SIGINT, True), (signal.SIGTERM, False), (signal.SIGTERM, True)]
+)
+def test_an_interrupt_ends_cleanly(study: Study, number: signal.Signals, all_processes: bool) -> None:
+    study.interrupt(number, all_processes=all_processes)  # 130, no process, no temporary file, nothing left RUNNING
     assert {run.info.status for run in runs(study.store)[1]} == {"KILLED"}
     assert {trial.state.name for trial in study.trials()} == {"WAITING"}
 
