@@ -44,6 +44,8 @@ final: {top: 1, seeds: [0, 1]}
 """
 _PATIENCE_SECONDS = 600.0
 _LONGEST_WAIT_SECONDS = 3.0
+_SPREAD_OVER = 0.9
+"""Of the trials, so that none of the kills finds a study that has ended."""
 
 
 class Study:
@@ -92,7 +94,7 @@ class Study:
             return self.start()
         code = self.process.poll()
         if code == 0:
-            raise SystemExit("the study was over before the last kill: give it more --epochs")
+            raise SystemExit("the study was over before the last kill: give it more --trials")
         check(code is None, f"the driver ended by itself with {code}: {self.last_output()}")
         return self.process
 
@@ -119,6 +121,16 @@ class Study:
             return []
         storage = optuna.storages.JournalStorage(optuna.storages.journal.JournalFileBackend(str(path)))
         return [trial for study in storage.get_all_studies() for trial in storage.get_all_trials(study._study_id)]
+
+    def count_ended(self) -> int:
+        """How many trials have ended."""
+        return sum(trial.state.is_finished() for trial in self.trials())
+
+    def wait_for(self, ended: int) -> None:
+        """Let the study run until so many trials have ended."""
+        while self.count_ended() < ended:
+            self.running()
+            time.sleep(1)
 
     def note_ended(self) -> None:
         """Remember trials that have ended, and see that those of before are as they were."""
@@ -269,23 +281,24 @@ def check_trial(client: MlflowClient, trial: FrozenTrial, run: Run, epochs: int)
 def main() -> None:
     """Kill, resume, check."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    numbers = {"seed": 0, "driver-kills": 20, "worker-kills": 20, "interrupts": 0, "trials": 40, "epochs": 180}
+    numbers = {"seed": 0, "driver-kills": 20, "worker-kills": 20, "interrupts": 0, "trials": 40}
     for name, default in numbers.items():
         parser.add_argument(f"--{name}", type=int, default=default, metavar="N")
     given = parser.parse_args()
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))  # and leave nothing
     kills = ["driver"] * given.driver_kills + ["worker"] * given.worker_kills + ["interrupt"] * given.interrupts
     folder = tempfile.TemporaryDirectory(prefix="kill-")
-    with folder, Study(Path(folder.name), given.trials, given.seed, given.epochs) as study:
+    with folder, Study(Path(folder.name), given.trials, given.seed) as study:
         kill_and_resume(study, kills, random.Random(given.seed))
         finish(study)
         print(f"whole after {len(kills)} kills: {check_end(study)}")
 
 
 def kill_and_resume(study: Study, kills: list[str], chance: random.Random) -> None:
-    """All kills in random order at random moments."""
+    """All kills in random order, spread over the study, at random moments."""
     chance.shuffle(kills)
-    for number, kind in enumerate(kills, 1):
+    for number, kind in enumerate(kills):
+        study.wait_for(ended=int(_SPREAD_OVER * study.trials_asked * number / len(kills)))
         if kind == "worker":
             study.kill_worker(chance)
         else:
@@ -296,8 +309,7 @@ def kill_and_resume(study: Study, kills: list[str], chance: random.Random) -> No
                 wait(lambda: bool(study.running() and (study.run_folder / "lease.json").exists()), "no driver works")
             time.sleep(chance.uniform(0, 2 * _LONGEST_WAIT_SECONDS))
             (study.interrupt if kind == "interrupt" else study.kill_driver)()
-        ended = sum(trial.state.is_finished() for trial in study.trials())
-        print(f"[{number}/{len(kills)}] {kind}, {ended} trials have ended", flush=True)
+        print(f"[{number + 1}/{len(kills)}] {kind}, {study.count_ended()} trials have ended", flush=True)
 
 
 def finish(study: Study) -> None:

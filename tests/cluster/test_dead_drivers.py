@@ -30,20 +30,7 @@ def test_a_dead_driver_costs_nothing_that_was_reported(tmp_path: Path, point: st
 def test_dead_drivers_and_workers_at_random_moments_cost_nothing() -> None:
     """A short one; the whole is `python tests/cluster/kill_study.py`."""
     script = str(Path(__file__).with_name("kill_study.py"))
-    few = [
-        "--seed",
-        "3",
-        "--driver-kills",
-        "2",
-        "--worker-kills",
-        "2",
-        "--interrupts",
-        "1",
-        "--trials",
-        "6",
-        "--epochs",
-        "60",
-    ]
+    few = ["--seed", "3", "--driver-kills", "2", "--worker-kills", "2", "--interrupts", "1", "--trials", "6"]
     done = subprocess.run([sys.executable, script, *few], capture_output=True, text=True, timeout=1500)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "whole after 5 kills" in done.stdout
