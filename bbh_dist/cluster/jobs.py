@@ -35,6 +35,8 @@ class Outcome:
     """Why it failed."""
     details: dict[str, Any] = field(default_factory=dict)
     """Curves of a final run."""
+    epochs: list[dict[str, float]] = field(default_factory=list)
+    """What was reported of each epoch."""
 
 
 class JobSource(Protocol):

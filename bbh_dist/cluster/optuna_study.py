@@ -99,6 +99,11 @@ class OptunaJobs:
         trial = self._asked.pop(job.name)
         trial.set_user_attr("seconds", outcome.seconds)
         trial.set_user_attr("metrics", outcome.metrics)
+        if self.space.scheduler.name != "none":
+            metric = self.space.pruning_metric
+            trial.set_user_attr(
+                "curve", [[epoch["epoch"], epoch[metric]] for epoch in outcome.epochs if metric in epoch]
+            )
         if outcome.reason is not None:
             trial.set_user_attr("reason", outcome.reason)
         if outcome.state == "COMPLETE":
@@ -114,6 +119,11 @@ class OptunaJobs:
     def rows(self) -> list[TrialRow]:
         """All trials that ended, as figures, tables and JSON show them."""
         return [self._row(trial) for trial in self.study.trials if trial.state.is_finished()]
+
+    def curves(self) -> list[dict[int, float]]:
+        """Of trials that ended, by epoch, the metric that decides what is pruned."""
+        curves = (trial.user_attrs.get("curve", []) for trial in self.study.trials if trial.state.is_finished())
+        return [{int(epoch): value for epoch, value in curve} for curve in curves if curve]
 
     def experiment(self, number: int) -> Experiment:
         """The experiment of a trial."""

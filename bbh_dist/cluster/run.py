@@ -2,9 +2,10 @@
 
 import shutil
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from ray import tune
 from ray.tune.experiment import Trial
@@ -59,12 +60,22 @@ class _Watch(tune.Callback):
         self.bridge.end(trial.config["name"], lines[-1][:300] if lines else "the trial's actor died")
 
 
+@dataclass
+class _Running:
+    """A job that runs, and what it has reported."""
+
+    job: Job
+    started: float
+    last: dict[str, Any] = field(default_factory=dict)
+    epochs: list[dict[str, float]] = field(default_factory=list)
+
+
 class _Bridge:
     """Keeps the jobs that run and passes on what becomes of them."""
 
     def __init__(self, source: JobSource, observers: Sequence[Observer], data: str, folder: Path) -> None:
         self.source, self.observers, self.data, self.folder = source, observers, data, folder
-        self.running: dict[str, tuple[Job, float, dict[str, Any]]] = {}
+        self.running: dict[str, _Running] = {}
 
     def __getstate__(self) -> dict[str, Any]:
         """Nothing: Tune pickles searcher and callbacks to restore a run from, which is never done here."""
@@ -72,7 +83,7 @@ class _Bridge:
 
     def propose(self) -> dict[str, Any]:
         job = self.source.next_job()
-        self.running[job.name] = (job, time.monotonic(), {})
+        self.running[job.name] = _Running(job, time.monotonic())
         for observer in self.observers:
             observer.started(job)
         return {
@@ -89,17 +100,16 @@ class _Bridge:
         return self.folder / "workers" / job.name
 
     def result(self, name: str, result: dict[str, Any]) -> None:
-        job, _, last = self.running[name]
-        last.update(result)
-        metrics = _metrics(result)
+        run, metrics = self.running[name], _metrics(result)
+        run.last.update(result)
         if metrics:
+            run.epochs.append(metrics)
             for observer in self.observers:
-                observer.reported(job, metrics)
+                observer.reported(run.job, metrics)
 
     def end(self, name: str, error: str | None) -> None:
-        job, started, last = self.running.pop(name)
-        # Tune's time is the trial's own; the clock here has waited for the actor to start, too.
-        outcome = _outcome(last, error, last.get("time_total_s", time.monotonic() - started))
+        run = self.running.pop(name)
+        job, outcome = run.job, _outcome(run, error)
         # The source last: a job whose end only it had not heard of is run again, one that only the others had not
         # heard of would stay open in the tracking store for ever.
         for observer in self.observers:
@@ -153,16 +163,17 @@ def run_jobs(
     tuner.fit()
 
 
-def build_scheduler(space: SearchSpace) -> TrialScheduler | None:
+def build_scheduler(space: SearchSpace, ended: Iterable[Mapping[int, float]] = ()) -> TrialScheduler | None:
     """ASHA as the space asks for it, on one metric also where several are optimised.
 
+    `ended` are the metric's values by epoch of trials that have ended before: the next ones have to keep up with them.
     One bracket: more would draw from NumPy's global state.
     """
     if space.scheduler.name == "none":
         return None
-    metric = space.scheduler.metric or space.objectives[0].metric
+    metric = space.pruning_metric
     directions = {objective.metric: objective.direction for objective in space.objectives}
-    return AsyncHyperBandScheduler(
+    asha = AsyncHyperBandScheduler(
         time_attr="epoch",
         metric=metric,
         mode="max" if directions.get(metric, default_direction(metric)) == "maximize" else "min",
@@ -172,6 +183,20 @@ def build_scheduler(space: SearchSpace) -> TrialScheduler | None:
         reduction_factor=space.scheduler.reduction_factor,
         brackets=1,
     )
+    nobody: Any = None  # ASHA asks nothing of Tune
+    for number, values in enumerate(ended):
+        trial: Any = _Ended(f"ended-{number}")
+        asha.on_trial_add(nobody, trial)
+        for epoch in sorted(values):
+            asha.on_trial_result(nobody, trial, {"epoch": epoch, metric: values[epoch]})
+        asha.on_trial_remove(nobody, trial)
+    return asha
+
+
+class _Ended(NamedTuple):
+    """As much of a trial as ASHA looks at."""
+
+    trial_id: str
 
 
 def _most_epochs(space: SearchSpace) -> int:
@@ -196,10 +221,12 @@ def _metrics(result: dict[str, Any]) -> dict[str, float]:
     return {"epoch": result["epoch"], **{name: result[name] for name in names}} if names else {}
 
 
-def _outcome(last: dict[str, Any], error: str | None, seconds: float) -> Outcome:
-    metrics, reason = _metrics(last), error or last.get(FAILURE)
+def _outcome(run: _Running, error: str | None) -> Outcome:
+    last, metrics = run.last, _metrics(run.last)
+    # Tune's time is the trial's own; the clock here has waited for the actor to start, too.
+    seconds, reason = last.get("time_total_s", time.monotonic() - run.started), error or last.get(FAILURE)
     if reason is not None:
-        return Outcome("FAIL", metrics, seconds, reason)
+        return Outcome("FAIL", metrics, seconds, reason, epochs=run.epochs)
     if last.get(FINISHED):
-        return Outcome("COMPLETE", metrics, seconds, details=last.get(DETAILS, {}))
-    return Outcome("PRUNED", metrics, seconds)
+        return Outcome("COMPLETE", metrics, seconds, details=last.get(DETAILS, {}), epochs=run.epochs)
+    return Outcome("PRUNED", metrics, seconds, epochs=run.epochs)

@@ -96,7 +96,7 @@ class Study:
             from bbh_dist.cluster.run import build_scheduler
 
             watchers: dict[str, Any] = {"metrics": names, "tracked": tracked, "others": [best]}
-            title, scheduler = f"study {self.folder.name}", build_scheduler(self.space)
+            title, scheduler = f"study {self.folder.name}", build_scheduler(self.space, jobs.curves())
             self._run_jobs(jobs, jobs.remaining, connection, title=title, scheduler=scheduler, **watchers)
         except BaseException:
             jobs.interrupt()

@@ -169,6 +169,11 @@ class SearchSpace(Frozen):
         parents_first(search)
         return search
 
+    @property
+    def pruning_metric(self) -> str:
+        """What the scheduler looks at."""
+        return self.scheduler.metric or self.objectives[0].metric
+
     def active(self, key: str, chosen: dict[str, Any]) -> bool:
         """Whether a key is searched, given the values of the keys before it."""
         for parent, wanted in (self.search[key].when or {}).items():

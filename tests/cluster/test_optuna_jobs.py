@@ -167,6 +167,24 @@ def test_asha_stops_the_weak_on_replayed_learning_curves() -> None:
     assert stopped == {"middling": 3, "bad": 3}
 
 
+def test_asha_goes_on_with_the_trials_of_before(tmp_path: Path) -> None:
+    """A resumed study prunes what one that was not cut off would have pruned."""
+    searched = space(scheduler=Scheduler(name="asha", grace_epochs=3, reduction_factor=3))
+    begun = OptunaJobs(searched, tmp_path)
+    for level in (0.1, 0.5):
+        epochs = [{"epoch": epoch, "val/nll": level + 1 / epoch} for epoch in range(1, 10 if level < 0.5 else 4)]
+        values = {"val/nll": epochs[-1]["val/nll"], "val/outlier_auroc": 0.5}
+        begun.ended(begun.next_job(), Outcome("COMPLETE" if level < 0.5 else "PRUNED", values, 1.0, epochs=epochs))
+    begun.next_job()  # cut off
+    curves = OptunaJobs(searched, tmp_path, begun=True).curves()
+    assert [sorted(curve) for curve in curves] == [list(range(1, 10)), [1, 2, 3]]
+    for ended, decision in ((curves, "STOP"), ((), "CONTINUE")):
+        asha, trial = build_scheduler(searched, ended), _Trial("weak")
+        assert asha is not None
+        asha.on_trial_add(None, trial)
+        assert asha.on_trial_result(None, trial, {"epoch": 3, "val/nll": 1.2}) == decision
+
+
 def test_asha_takes_the_direction_of_its_metric() -> None:
     down = build_scheduler(space(scheduler=Scheduler(name="asha")))
     up = build_scheduler(space(scheduler=Scheduler(name="asha", metric="val/outlier_auroc")))
