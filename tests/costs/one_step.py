@@ -4,19 +4,20 @@ Usage: one_step.py FOLDER
 """
 
 import json
-import os
 import sys
+from functools import partial
 from pathlib import Path
 
 import torch
 import torch.distributed as dist
+from forked import fork_workers
 from small_costs import CASES, CLASSES, INPUT_SHAPE, experiment
 
 from bbh_dist.tasks import Categorical, Split, Task
 from bbh_dist.training import Trainer, Workers
 
 
-def main(rank: int, folder: Path) -> None:
+def main(folder: Path, rank: int) -> None:
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=(folder / "meet").as_uri(), rank=rank, world_size=2)
     split = Split(torch.rand(22, *INPUT_SHAPE), torch.arange(22) % CLASSES)
@@ -31,7 +32,4 @@ def main(rank: int, folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    child = os.fork()
-    main(1 if child == 0 else 0, Path(sys.argv[1]))
-    if child:
-        sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+    sys.exit(fork_workers(2, partial(main, Path(sys.argv[1]))))

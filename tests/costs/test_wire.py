@@ -1,12 +1,10 @@
 """What is counted without sending is what two real workers have sent."""
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+from forked import run_script
 from small_costs import CASES, CLASSES, INPUT_SHAPE, experiment
 
 from bbh_dist.costs import step_costs
@@ -16,11 +14,7 @@ from bbh_dist.costs import step_costs
 def sent(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, dict[str, int]]]:
     """By worker and case."""
     folder = tmp_path_factory.mktemp("sent")
-    script = Path(__file__).parent / "one_step.py"
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"}
-    command = [sys.executable, str(script), str(folder)]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
-    assert done.returncode == 0, done.stderr
+    run_script(Path(__file__).with_name("one_step.py"), folder)
     return [json.loads((folder / f"{rank}.json").read_text()) for rank in range(2)]
 
 

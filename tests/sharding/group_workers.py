@@ -6,17 +6,17 @@ to FOLDER/PART-RANK.txt: "ok", or how it failed.
 
 import importlib
 import itertools
-import os
-import signal
 import sys
 import traceback
 from collections.abc import Callable
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
 import torch.distributed as dist
+from forked import fork_workers
 from torch import Tensor
 from torch.distributed.tensor import DTensor
 
@@ -148,8 +148,8 @@ BOTH: list[Part] = [weights_are_slices, sums_over_shards, an_exchange, a_sum, ro
 GROUPS: list[tuple[int, list[Part]]] = [(2, BOTH), (4, [*BOTH, three_shards_do_not_divide_four])]
 
 
-def work(parts: list[Part], rank: int, size: int, folder: Path) -> int:
-    """The exit status of a worker."""
+def work(parts: list[Part], size: int, folder: Path, rank: int) -> None:
+    """What one of the workers does."""
     dist.init_process_group(
         "gloo",
         init_method=(folder / f"meet-{size}").as_uri(),
@@ -158,33 +158,21 @@ def work(parts: list[Part], rank: int, size: int, folder: Path) -> int:
         timeout=timedelta(seconds=30),
     )
     for one in parts:
-        outcome = "ok"
+        outcome = folder / f"{one.__name__}-{size}-{rank}.txt"
         try:
             one(Workers.of_process_group())
         except BaseException:
-            outcome = traceback.format_exc()
-        (folder / f"{one.__name__}-{size}-{rank}.txt").write_text(outcome)
-        if outcome != "ok":
-            return 1
+            outcome.write_text(traceback.format_exc())
+            raise
+        outcome.write_text("ok")
     dist.barrier()
-    return 0
 
 
 def main(folder: Path) -> None:
     torch.set_num_threads(1)
     importlib.import_module("torch._dynamo")  # torch does at first use, which would be in every worker
     for size, parts in GROUPS:
-        workers: set[int] = set()
-        for rank in range(size):
-            worker = os.fork()
-            if worker == 0:
-                os._exit(work(parts, rank, size, folder))
-            workers.add(worker)
-        while workers:
-            ended, status = os.wait()
-            workers.discard(ended)
-            for worker in workers if status else ():
-                os.kill(worker, signal.SIGKILL)
+        fork_workers(size, partial(work, parts, size, folder))
 
 
 if __name__ == "__main__":

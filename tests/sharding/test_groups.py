@@ -1,11 +1,9 @@
 """Real gloo workers: what they exchange arrives, is counted, and is differentiated."""
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+from forked import run_script
 from group_workers import GROUPS
 
 OUTCOMES = [(part.__name__, size, rank) for size, parts in GROUPS for part in parts for rank in range(size)]
@@ -15,17 +13,7 @@ OUTCOMES = [(part.__name__, size, rank) for size, parts in GROUPS for part in pa
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What all groups of workers wrote."""
     path = tmp_path_factory.mktemp("groups")
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"}
-    command = [sys.executable, str(Path(__file__).parent / "group_workers.py"), str(path)]
-    with subprocess.Popen(
-        command, env=environment, stderr=subprocess.PIPE, text=True, start_new_session=True
-    ) as process:
-        try:
-            errors = process.communicate(timeout=100)[1]
-        except BaseException:
-            os.killpg(process.pid, 9)
-            raise
-    assert process.returncode == 0, errors
+    run_script(Path(__file__).with_name("group_workers.py"), path)
     return path
 
 

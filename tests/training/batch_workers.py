@@ -4,13 +4,14 @@ Usage: batch_workers.py FOLDER. Workers are forked, so that torch is imported on
 """
 
 import json
-import os
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 import torch.distributed as dist
+from forked import fork_workers
 
 from bbh_dist.config import Experiment
 from bbh_dist.noise import keyed_generator
@@ -70,7 +71,7 @@ def trained(case: str, workers: Workers) -> dict[str, Any]:
     return {"metrics": numbers, "parameters": float(flat @ weights), "norm": float(flat.norm()), "sent": sent}
 
 
-def main(rank: int, folder: Path) -> None:
+def main(folder: Path, rank: int) -> None:
     """What one of the workers does."""
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=(folder / "meet").as_uri(), rank=rank, world_size=2)
@@ -83,7 +84,4 @@ def main(rank: int, folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    child = os.fork()
-    main(1 if child == 0 else 0, Path(sys.argv[1]))
-    if child:
-        sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+    sys.exit(fork_workers(2, partial(main, Path(sys.argv[1]))))

@@ -9,19 +9,17 @@ import hashlib
 import importlib
 import itertools
 import json
-import os
-import signal
 import sys
-import traceback
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import timedelta
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
 import torch
 import torch.distributed as dist
+from forked import fork_workers
 from safetensors.torch import save_file
 from small_runs import METHODS, UNSPLIT, experiment, small_task
 from torch import Tensor
@@ -291,21 +289,16 @@ def joined(prediction: Prediction) -> Tensor:
     return torch.cat([prediction.probabilities, prediction.expected_entropy[:, None]], dim=1)
 
 
-def work(rank: int, size: int, folder: Path) -> int:
-    """The exit status of a worker."""
-    try:
-        meeting = (folder / f"meet-{size}").as_uri()
-        limit = timedelta(seconds=60)
-        dist.init_process_group("gloo", init_method=meeting, rank=rank, world_size=size, timeout=limit)
-        own = folder / str(size)
-        own.mkdir(exist_ok=True)
-        dist.barrier()
-        Group(rank, size, own).run()
-        dist.barrier()
-    except BaseException:
-        print(f"worker {rank}: {traceback.format_exc()}", file=sys.stderr, flush=True)
-        return 1
-    return 0
+def work(size: int, folder: Path, rank: int) -> None:
+    """What one of the workers does."""
+    meeting = (folder / f"meet-{size}").as_uri()
+    limit = timedelta(seconds=60)
+    dist.init_process_group("gloo", init_method=meeting, rank=rank, world_size=size, timeout=limit)
+    own = folder / str(size)
+    own.mkdir(exist_ok=True)
+    dist.barrier()
+    Group(rank, size, own).run()
+    dist.barrier()
 
 
 def main(size: int, folder: Path) -> int:
@@ -315,20 +308,7 @@ def main(size: int, folder: Path) -> int:
     if size == 2:
         for name in GOING_ON:
             saved(name, folder / "1")
-    workers: set[int] = set()
-    for rank in range(size):
-        worker = os.fork()
-        if worker == 0:
-            os._exit(work(rank, size, folder))
-        workers.add(worker)
-    while workers:
-        ended, status = os.wait()
-        workers.discard(ended)
-        if status:
-            for worker in workers:
-                os.kill(worker, signal.SIGKILL)
-            return 1
-    return 0
+    return fork_workers(size, partial(work, size, folder))
 
 
 if __name__ == "__main__":

@@ -5,14 +5,12 @@ In float64; sums in another order differ by 1e-16 relative, which 31 normalisati
 """
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 from batch_workers import CASES, experiment, trained
+from forked import run_script
 
 from bbh_dist.costs import step_costs
 from bbh_dist.training import Workers
@@ -22,10 +20,7 @@ from bbh_dist.training import Workers
 def found(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, dict[str, Any]]]:
     """By worker and case."""
     folder = tmp_path_factory.mktemp("batches")
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"}
-    command = [sys.executable, str(Path(__file__).parent / "batch_workers.py"), str(folder)]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=240)
-    assert done.returncode == 0, done.stderr
+    run_script(Path(__file__).with_name("batch_workers.py"), folder)
     return [json.loads((folder / f"{rank}.json").read_text()) for rank in range(2)]
 
 

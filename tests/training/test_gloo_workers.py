@@ -7,15 +7,13 @@ to 1e-9.
 """
 
 import json
-import os
-import subprocess
-import sys
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from forked import run_script
 from gloo_workers import (
     CASES,
     GOING_ON,
@@ -67,18 +65,7 @@ class Groups:
         return self.folder / str(size)
 
     def _start(self, size: int) -> None:
-        script = Path(__file__).parent / "gloo_workers.py"
-        environment = {**os.environ, "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"}
-        command = [sys.executable, str(script), str(size), str(self.folder)]
-        with subprocess.Popen(
-            command, env=environment, stderr=subprocess.PIPE, text=True, start_new_session=True
-        ) as process:
-            try:
-                errors = process.communicate(timeout=400)[1]
-            except BaseException:
-                os.killpg(process.pid, 9)
-                raise
-        assert process.returncode == 0, errors
+        run_script(Path(__file__).with_name("gloo_workers.py"), size, self.folder)
 
 
 @pytest.fixture(scope="module")

@@ -2,13 +2,12 @@
 
 import json
 import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
 from checkpoint_workers import GROUPS, STATE, whole
+from forked import run_script
 from safetensors import safe_open
 from safetensors.torch import load_file
 
@@ -29,18 +28,7 @@ OUTCOMES = [
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What all groups of workers wrote."""
     path = tmp_path_factory.mktemp("sharded")
-    script = Path(__file__).parent / "checkpoint_workers.py"
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"}
-    command = [sys.executable, "-W", "error::UserWarning", str(script), str(path)]
-    with subprocess.Popen(
-        command, env=environment, stderr=subprocess.PIPE, text=True, start_new_session=True
-    ) as process:
-        try:
-            errors = process.communicate(timeout=100)[1]
-        except BaseException:
-            os.killpg(process.pid, 9)
-            raise
-    assert process.returncode == 0, errors
+    run_script(Path(__file__).with_name("checkpoint_workers.py"), path, flags=("-W", "error::UserWarning"))
     return path
 
 
