@@ -44,6 +44,8 @@ final: {top: 1, seeds: [0, 1]}
 """
 _PATIENCE_SECONDS = 600.0
 _LONGEST_WAIT_SECONDS = 3.0
+_EPOCHS = 300
+"""With pruning 5 to 20 seconds a trial, so that no more than a few end between two kills."""
 _SPREAD_OVER = 0.9
 """Of the trials, so that none of the kills finds a study that has ended."""
 
@@ -288,7 +290,7 @@ def main() -> None:
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))  # and leave nothing
     kills = ["driver"] * given.driver_kills + ["worker"] * given.worker_kills + ["interrupt"] * given.interrupts
     folder = tempfile.TemporaryDirectory(prefix="kill-")
-    with folder, Study(Path(folder.name), given.trials, given.seed) as study:
+    with folder, Study(Path(folder.name), given.trials, given.seed, _EPOCHS) as study:
         kill_and_resume(study, kills, random.Random(given.seed))
         finish(study)
         print(f"whole after {len(kills)} kills: {check_end(study)}")
