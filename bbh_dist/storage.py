@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from bbh_dist.config import ConfigError, Mistake
+from bbh_dist.config import ConfigError, Mistake, read_source
 from bbh_dist.lease import held
 from bbh_dist.ownership import check_own
 
@@ -95,6 +95,14 @@ class RunFolder:
             return path.read_text(encoding="utf-8")
         except (OSError, ValueError) as error:
             raise ConfigError(Mistake(str(path), f"cannot be read: {error}")) from error
+
+    def config_data(self) -> dict[str, Any]:
+        """The same as plain data.
+
+        Raises:
+            ConfigError: as `config`, or it has been damaged and is no mapping any more.
+        """
+        return read_source(self.path / "config.yaml").data
 
     def record(self) -> dict[str, Any]:
         """What was stored to go on.

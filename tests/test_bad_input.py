@@ -108,6 +108,7 @@ def test_a_command_line_that_is_none(
         ("train", ["--seed", "9" * 30], "seed: must be less than"),
         ("train", ["--workers", "0"], "parallel.workers: must be greater than or equal to 1"),
         ("train", ["--workers", "100"], "a run needs 100 workers"),
+        ("train", ["--workers", "8", "--set", "parallel.use_gpu=true"], "a run needs 8 workers"),
         ("train", ["--workers", "2", "--address", "127.0.0.1:9"], "--address: no Ray cluster answers"),
         ("train", ["--workers", "2", "--address", "ray://x:1"], "--address: must be auto or HOST:PORT"),
         ("train", ["--workers", "2", "--address", ""], "--address: must be auto or HOST:PORT"),

@@ -5,15 +5,13 @@ import json
 import time
 from typing import TYPE_CHECKING, Any
 
-import yaml
-
 from bbh_dist.cluster.final import FinalJobs
 from bbh_dist.cluster.fits import check_fits
 from bbh_dist.cluster.jobs import Job, JobSource, Outcome
 from bbh_dist.cluster.tracked import TrackedJobs
 from bbh_dist.cluster.watched import Connection, run_watched
 from bbh_dist.command_line import RunFailed, RunOptions
-from bbh_dist.config import ConfigError, Mistake, SearchSpace, to_yaml, tuned_settings
+from bbh_dist.config import ConfigError, Mistake, SearchSpace, plain, to_yaml, tuned_settings
 from bbh_dist.masking import masked
 from bbh_dist.preflight import check_space
 from bbh_dist.provenance import provenance
@@ -189,8 +187,7 @@ class Study:
         Raises:
             ConfigError: base, searched keys, objectives, scheduler or sampler differ from the stored ones.
         """
-        stored = yaml.safe_load(folder.config())
-        given = yaml.safe_load(to_yaml(self.space))
+        stored, given = folder.config_data(), plain(self.space)
         for key in ("base", "search", "objectives", "scheduler", "sampler"):
             if stored.get(key) != given.get(key):
                 rule = f"must be as the study began, see {folder.path / 'config.yaml'}; choose another --name"

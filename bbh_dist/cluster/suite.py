@@ -8,15 +8,23 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from bbh_dist.cluster.fits import check_fits
 from bbh_dist.cluster.jobs import Job
 from bbh_dist.cluster.recorded import RecordedJobs
 from bbh_dist.cluster.tracked import TrackedJobs
 from bbh_dist.cluster.watched import Connection, run_watched
 from bbh_dist.command_line import RunFailed, RunOptions
-from bbh_dist.config import TRAIN_SECONDS, ConfigError, Mistake, Parallel, SuitePlan, override, run_name, to_yaml
+from bbh_dist.config import (
+    TRAIN_SECONDS,
+    ConfigError,
+    Mistake,
+    Parallel,
+    SuitePlan,
+    override,
+    plain,
+    run_name,
+    to_yaml,
+)
 from bbh_dist.costs.runs import nominal_seconds
 from bbh_dist.masking import masked
 from bbh_dist.over_seeds import summarise
@@ -67,9 +75,7 @@ class SuiteRun:
     def _run(self) -> dict[str, Any]:
         self.tracker.kill_children(self.parent)  # of a driver that was killed; what is run again is opened again
         record = self.folder.record()
-        self.folder.write_record(
-            {**record, "rows": record.get("rows", {}) | yaml.safe_load(to_yaml(self.plan))["rows"]}
-        )
+        self.folder.write_record({**record, "rows": record.get("rows", {}) | plain(self.plan)["rows"]})
         jobs = self._jobs(self.plan.methods)
         with contextlib.ExitStack() as stack:
             connection = Connection(stack, self.options)
@@ -181,8 +187,8 @@ class SuiteRun:
         Raises:
             ConfigError: a row's experiment, or the quick setting, differs from the stored one.
         """
-        stored, given = (yaml.safe_load(text) for text in (folder.config(), to_yaml(self.plan)))
-        run = folder.record().get("rows", {}) | stored["rows"]  # those, too, that have left the suite meanwhile
+        stored, given = folder.config_data(), plain(self.plan)
+        run = folder.record().get("rows", {}) | stored.get("rows", {})  # those, too, that have left the suite meanwhile
         changed = [f"rows.{name}" for name, row in given["rows"].items() if name in run and run[name] != row]
         changed += [key for key in ("quick",) if stored.get(key) != given.get(key)]
         if changed:

@@ -3,7 +3,7 @@
 from bbh_dist.config.errors import ConfigError, DataError, Mistake
 from bbh_dist.config.evaluation import Attacks, Evaluation
 from bbh_dist.config.experiment import EarlyStop, Experiment, Optimizer
-from bbh_dist.config.load import load_experiment, load_space, override, to_yaml
+from bbh_dist.config.load import load_experiment, load_space, override, plain, to_yaml
 from bbh_dist.config.load_suite import load_suite
 from bbh_dist.config.measures import FINAL_METRICS, MEASURES, Kind, Measure, measures_of
 from bbh_dist.config.methods import (
@@ -20,6 +20,7 @@ from bbh_dist.config.methods import (
     SemiImplicit,
 )
 from bbh_dist.config.parallel import Parallel, WorkerRange
+from bbh_dist.config.source import read_source
 from bbh_dist.config.space import Final, Objective, Parameter, Sampler, Scheduler, SearchSpace
 from bbh_dist.config.suite import (
     TRAIN_SECONDS,
@@ -77,6 +78,8 @@ __all__ = [
     "load_suite",
     "measures_of",
     "override",
+    "plain",
+    "read_source",
     "run_name",
     "to_yaml",
     "tuned_settings",

@@ -79,9 +79,14 @@ def override(experiment: Experiment, values: dict[str, Any]) -> Experiment:
     return validate(Experiment, source)
 
 
+def plain(model: BaseModel) -> dict[str, Any]:
+    """The resolved configuration as plain data, every default written out."""
+    return model.model_dump(mode="json", exclude_none=True)
+
+
 def to_yaml(model: BaseModel) -> str:
-    """The resolved configuration, every default written out; loads again to an equal model."""
-    return write_source(model.model_dump(mode="json", exclude_none=True))
+    """The same as text, which loads again to an equal model."""
+    return write_source(plain(model))
 
 
 def apply_flags(source: Source, flags: Iterable[tuple[str, str, Any]]) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import optuna
 import pytest
+from front_door import contents
 from mlflow import MlflowClient
 from mlflow.entities import Run
 
@@ -161,12 +162,41 @@ def _tracked(folder: Path) -> list[dict]:
     return sorted((run.to_dictionary() for run in [parent, *children]), key=lambda run: run["info"]["run_id"])
 
 
-def test_resuming_with_another_space_is_refused(study: tuple[Path, subprocess.CompletedProcess[str]]) -> None:
+@pytest.mark.parametrize(
+    ("assignment", "key"),
+    [
+        ("sampler.seed=6", "sampler"),
+        ("base.epochs=4", "base"),
+        ("search.optimizer.lr={loguniform: [0.005, 0.06]}", "search"),
+        ("objectives=[{metric: val/nll, direction: minimize}]", "objectives"),
+    ],
+)
+def test_resuming_with_another_space_is_refused(
+    study: tuple[Path, subprocess.CompletedProcess[str]], assignment: str, key: str
+) -> None:
     folder, _ = study
-    done = finish(folder, "tune", "--space", "space.yaml", "--resume", "--set", "sampler.seed=6")
+    before = contents(folder / "runs")
+    done = finish(folder, "tune", "--space", "space.yaml", "--resume", "--set", assignment)
     assert done.returncode == 2
-    assert done.stderr.strip().count("\n") == 0
-    assert "sampler" in done.stderr
+    assert done.stderr.startswith(f"--resume: {key}: must be as the study began")
+    assert done.stderr.count("\n") == 1
+    assert contents(folder / "runs") == before
+
+
+@pytest.mark.parametrize("damage", ["- a list\n", "{", "a: 1\na: 2\n", "\xff"])
+def test_resuming_with_a_damaged_configuration_is_refused(
+    study: tuple[Path, subprocess.CompletedProcess[str]], damage: str
+) -> None:
+    path = study[0] / "runs" / "space" / "config.yaml"
+    whole = path.read_bytes()
+    path.write_bytes(damage.encode("latin-1"))
+    try:
+        done = finish(study[0], "tune", "--space", "space.yaml", "--resume")
+    finally:
+        path.write_bytes(whole)
+    assert done.returncode == 2
+    assert done.stderr.startswith(f"{path}:")
+    assert done.stderr.count("\n") == 1
 
 
 def test_interrupt_ends_cleanly_and_resume_goes_on(tmp_path: Path) -> None:
