@@ -112,6 +112,16 @@ class Study:
         """Process ids of the actors in which trials run now."""
         return [] if self.process is None else [pid for pid, line in family(self.process.pid) if "WorkerTrial" in line]
 
+    def processes(self) -> list[int]:
+        """All that drivers have started, orphans as well: they have the folder for temporary files in common."""
+        return [pid for pid in map(int, filter(str.isdigit, os.listdir("/proc"))) if self._is_ours(pid)]
+
+    def _is_ours(self, pid: int) -> bool:
+        try:  # of those that only wait to be asked how they ended it is empty
+            return f"TMPDIR={self.temporary}\0".encode() in Path(f"/proc/{pid}/environ").read_bytes()
+        except OSError:
+            return False
+
     def temporary_folders(self) -> list[Path]:
         """What drivers have left of their temporary folders."""
         return list(self.temporary.glob("bbh-*"))
@@ -143,9 +153,8 @@ class Study:
 
     def kill_driver(self) -> None:
         """SIGKILL the driver; everything that it had started has to go with it."""
-        started = family(self.running().pid)
         self.running().kill()
-        self.has_ended(started)
+        self.has_ended()
 
     def interrupt(self, number: signal.Signals = signal.SIGINT, *, all_processes: bool = True) -> None:
         """Ctrl-C, as a terminal sends it to all processes of the driver's group, or another signal.
@@ -153,9 +162,8 @@ class Study:
         Trials wait, runs are KILLED, and there is nothing left to be cleaned up.
         """
         process = self.running()
-        started = family(process.pid)
         (os.killpg if all_processes else os.kill)(process.pid, number)
-        code = self.has_ended(started)
+        code = self.has_ended()
         check(code == 130, f"an interrupted driver ended with {code}: {self.last_output()}")
         left = [run.info.run_name for run in runs(self.store)[1] if run.info.status == "RUNNING"]
         check(not left, f"an interrupt left runs RUNNING: {left}")
@@ -163,24 +171,26 @@ class Study:
         check(not left, f"an interrupt left trials RUNNING: {left}")
         check(not self.temporary_folders(), "an interrupt left temporary folders")
 
-    def has_ended(self, started: list[tuple[int, str]]) -> int:
+    def has_ended(self) -> int:
         """The driver's exit code; what it had started has gone, what had ended has not changed."""
         assert self.process is not None
         code = self.process.wait(_PATIENCE_SECONDS)
         self.process = None
-        wait(lambda: not any(stands(pid) for pid, _ in started), f"of {started} some are left")
+        wait(lambda: not self.processes(), "processes are left")
         self.note_ended()
         return code
 
     def kill_worker(self, chance: random.Random) -> None:
         """SIGKILL a process in which a trial runs."""
-        wait(lambda: bool(self.running() and self.workers()), "no trial runs")
-        time.sleep(chance.uniform(0, _LONGEST_WAIT_SECONDS))
-        self.running()
-        workers = self.workers()  # some trials may have ended meanwhile
-        with contextlib.suppress(ProcessLookupError):
-            if workers:
-                os.kill(chance.choice(workers), signal.SIGKILL)
+        while True:
+            wait(lambda: bool(self.running() and self.workers()), "no trial runs")
+            time.sleep(chance.uniform(0, _LONGEST_WAIT_SECONDS))
+            self.running()
+            workers = self.workers()  # some trials may have ended meanwhile
+            with contextlib.suppress(ProcessLookupError):
+                if workers:
+                    os.kill(chance.choice(workers), signal.SIGKILL)
+                    return
 
 
 def check(holds: bool, promise: str) -> None:
@@ -212,14 +222,6 @@ def family(pid: int) -> list[tuple[int, str]]:
     return found
 
 
-def stands(pid: int) -> bool:
-    """Whether a process is there, and not only waited for by nobody."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except OSError:
-        return False
-
-
 def runs(store: str) -> tuple[MlflowClient, list[Run]]:
     """All runs of the tracking store."""
     client = MlflowClient(tracking_uri=store)
@@ -236,6 +238,17 @@ def duplicates(client: MlflowClient, run: Run) -> Iterator[str]:
             yield f"{run.info.run_name}: {name} at {twice}"
 
 
+def epochs_of(client: MlflowClient, run: Run) -> list[int]:
+    """The epochs of which a run has metrics: all of these of every one, in order."""
+    names = [name for name in run.data.metrics if name.startswith(("train/", "val/", "time/", "posterior/"))]
+    steps = {name: [point.step for point in client.get_metric_history(run.info.run_id, name)] for name in names}
+    reported = steps.get("val/nll", [])
+    for name in names:
+        check(steps[name] == reported, f"{run.info.run_name} has {name} of {steps[name]}, val/nll of {reported}")
+    check(reported == list(range(1, len(reported) + 1)), f"{run.info.run_name} has epochs {reported}")
+    return reported
+
+
 def check_end(study: Study) -> str:
     """Hold the finished study to its promises; the counts of trials' states."""
     study.note_ended()
@@ -250,13 +263,16 @@ def check_end(study: Study) -> str:
     finals = {name for name in by_name if name.startswith("final-")}
     check(set(by_name) == names | finals and len(finals) == 2, f"other runs in MLflow: {sorted(by_name)}")
     check(max(by_name.values()) == 1, f"several runs of a name: {by_name.most_common(3)}")
-    left = [run.info.run_name for run in found if run.info.status in ("RUNNING", "SCHEDULED")]
-    check(not left, f"runs left RUNNING in MLflow: {left}")
     twice = [text for run in found for text in duplicates(client, run)]
     check(not twice, f"a (metric, step) twice: {twice}")
     runs_by_name = {run.info.run_name: run for run in found}
     for trial in trials:
         check_trial(client, trial, runs_by_name[f"trial-{trial.number}"], study.epochs)
+    for name in ("study killed", *finals):
+        check(runs_by_name[name].info.status == "FINISHED", f"{name} is {runs_by_name[name].info.status} in MLflow")
+    for name in finals:
+        epochs = len(epochs_of(client, runs_by_name[name]))
+        check(epochs == study.epochs, f"{name} has {epochs} epochs of {study.epochs}")
     values = Counter(str(trial.params) for trial in trials)
     check(max(values.values()) == 1, f"a proposal was repeated: {values.most_common(1)}")
     states = Counter(trial.state.name for trial in trials)
@@ -266,18 +282,19 @@ def check_end(study: Study) -> str:
 def check_trial(client: MlflowClient, trial: FrozenTrial, run: Run, epochs: int) -> None:
     """A trial's state is what happened, in Optuna and in MLflow."""
     name, state = f"trial {trial.number}", trial.state.name
-    steps = [point.step for point in client.get_metric_history(run.info.run_id, "val/nll")]
+    epochs_reported = len(epochs_of(client, run))
     check(state in ("COMPLETE", "PRUNED", "FAIL"), f"{name} is {state}")
     status = "FAILED" if state == "FAIL" else "FINISHED"
     check(run.info.status == status, f"{name} is {state}, its run {run.info.status}")
     check(run.data.tags.get("state") == state, f"{name} is {state}, its tag {run.data.tags.get('state')}")
     if state == "COMPLETE":
-        check(steps == list(range(1, epochs + 1)), f"{name} is complete, its epochs in MLflow {steps}")
+        check(epochs_reported == epochs, f"{name} is complete with {epochs_reported} epochs of {epochs}")
         check(run.data.metrics["val/nll"] == trial.values[0], f"{name} has another value in MLflow")
     if state == "PRUNED":
-        check(0 < len(steps) <= epochs, f"{name} is pruned, its epochs in MLflow {steps}")
-    if state == "FAIL":
-        check(bool(trial.user_attrs.get("reason")), f"{name} failed without a reason")
+        check(0 < epochs_reported <= epochs, f"{name} is pruned after {epochs_reported} epochs")
+    reason = trial.user_attrs.get("reason") or ""
+    if state == "FAIL":  # it diverged, or its worker was killed more often than it is started again
+        check("not finite" in reason or "died" in reason, f"{name} failed: {reason or 'without a reason'}")
 
 
 def main() -> None:
@@ -319,6 +336,7 @@ def finish(study: Study) -> None:
     process = study.running()
     wait(lambda: process.poll() is not None, "the study does not come to its end")
     check(study.is_done(), f"the driver ended with {process.returncode}: {study.last_output()}")
+    wait(lambda: not study.processes(), "processes are left")
     check(not study.temporary_folders(), "temporary folders are left")
 
 

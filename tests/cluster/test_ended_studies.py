@@ -87,13 +87,21 @@ def test_an_interrupt_ends_cleanly(study: Study, number: signal.Signals, all_pro
     assert {trial.state.name for trial in study.trials()} == {"WAITING"}
 
 
+def test_a_second_driver_is_refused(study: Study) -> None:
+    command = [sys.executable, "-m", "bbh_dist.tune", *study.arguments, "--resume"]
+    second = subprocess.run(command, cwd=study.folder, capture_output=True, text=True, timeout=100)
+    assert second.returncode == 2
+    assert "another process works on it" in second.stderr
+    assert second.stderr.count("\n") == 1
+    study.running()
+
+
 def test_ctrl_c_twice_ends_now(study: Study) -> None:
     process = study.running()
-    started = family(process.pid)
     os.killpg(process.pid, signal.SIGINT)
     wait(lambda: "once more ends at once" in study.last_output(), "the first was not taken note of")
     os.killpg(process.pid, signal.SIGINT)
-    assert study.has_ended(started) == 130
+    assert study.has_ended() == 130
 
 
 ON_THE_CLUSTER = """
@@ -131,13 +139,19 @@ def left_on(address: str) -> list | None:
     return json.loads(done.stdout.splitlines()[-1]) if done.returncode == 0 else None
 
 
-def test_a_killed_driver_leaves_nothing_on_a_cluster_that_stands(tmp_path: Path, address: str) -> None:
-    with Study(tmp_path, trials=2, epochs=6) as study:
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])
+def test_a_driver_that_ends_leaves_nothing_on_a_cluster_that_stands(
+    tmp_path: Path, address: str, number: signal.Signals
+) -> None:
+    """Four trials of two workers each, on two CPUs: one at a time, without a deadlock."""
+    with Study(tmp_path, trials=4, epochs=6) as study:
         study.arguments += ["--address", address, "--workers", "2"]
         study.start()
         wait(lambda: bool(study.running() and list(study.run_folder.glob("workers/*/reports.jsonl"))), "no trial runs")
-        study.running().kill()
-        study.has_ended([])
+        if number == signal.SIGKILL:
+            study.kill_driver()
+        else:
+            study.interrupt(number)
         deadline = time.monotonic() + 100
         while (left := left_on(address)) != [[], True]:
             assert time.monotonic() < deadline, left

@@ -66,7 +66,7 @@ main()
 
 
 @pytest.mark.cluster
-def test_trials_share_workers_and_outlive_a_lost_one(tmp_path: Path) -> None:
+def test_a_pruned_trial_frees_its_workers_and_a_lost_worker_is_replaced(tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-c", SCRIPT, str(tmp_path)], cwd=tmp_path, capture_output=True, text=True, timeout=240
     )
