@@ -240,7 +240,7 @@ def duplicates(client: MlflowClient, run: Run) -> Iterator[str]:
 
 def epochs_of(client: MlflowClient, run: Run) -> list[int]:
     """The epochs of which a run has metrics: all of these of every one, in order."""
-    names = [name for name in run.data.metrics if name.startswith(("train/", "val/", "time/", "posterior/"))]
+    names = [name for name in run.data.metrics if name.startswith(("train/", "val/", "posterior/"))]
     steps = {name: [point.step for point in client.get_metric_history(run.info.run_id, name)] for name in names}
     reported = steps.get("val/nll", [])
     for name in names:
