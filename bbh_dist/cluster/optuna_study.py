@@ -121,8 +121,15 @@ class OptunaJobs:
         return [self._row(trial) for trial in self.study.trials if trial.state.is_finished()]
 
     def curves(self) -> list[dict[int, float]]:
-        """Of trials that ended, by epoch, the metric that decides what is pruned."""
-        curves = (trial.user_attrs.get("curve", []) for trial in self.study.trials if trial.state.is_finished())
+        """Of trials that ended, by epoch, the metric that decides what is pruned.
+
+        None where none is complete: those that pruned the others were cut off, and are not to be pruned by them now, or
+        no trial would come to its end.
+        """
+        ended = [trial for trial in self.study.trials if trial.state.is_finished()]
+        if not any(trial.state == TrialState.COMPLETE for trial in ended):
+            return []
+        curves = (trial.user_attrs.get("curve", []) for trial in ended)
         return [{int(epoch): value for epoch, value in curve} for curve in curves if curve]
 
     def experiment(self, number: int) -> Experiment:

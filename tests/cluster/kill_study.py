@@ -238,6 +238,17 @@ def duplicates(client: MlflowClient, run: Run) -> Iterator[str]:
             yield f"{run.info.run_name}: {name} at {twice}"
 
 
+def epochs_of(client: MlflowClient, run: Run) -> list[int]:
+    """The epochs of which a run has metrics: all of these of every one, in order."""
+    names = [name for name in run.data.metrics if name.startswith(("train/", "val/", "posterior/"))]
+    steps = {name: [point.step for point in client.get_metric_history(run.info.run_id, name)] for name in names}
+    reported = steps.get("val/nll", [])
+    for name in names:
+        check(steps[name] == reported, f"{run.info.run_name} has {name} of {steps[name]}, val/nll of {reported}")
+    check(reported == list(range(1, len(reported) + 1)), f"{run.info.run_name} has epochs {reported}")
+    return reported
+
+
 def check_end(study: Study) -> str:
     """Hold the finished study to its promises; the counts of trials' states."""
     study.note_ended()
@@ -252,13 +263,16 @@ def check_end(study: Study) -> str:
     finals = {name for name in by_name if name.startswith("final-")}
     check(set(by_name) == names | finals and len(finals) == 2, f"other runs in MLflow: {sorted(by_name)}")
     check(max(by_name.values()) == 1, f"several runs of a name: {by_name.most_common(3)}")
-    left = [run.info.run_name for run in found if run.info.status in ("RUNNING", "SCHEDULED")]
-    check(not left, f"runs left RUNNING in MLflow: {left}")
     twice = [text for run in found for text in duplicates(client, run)]
     check(not twice, f"a (metric, step) twice: {twice}")
     runs_by_name = {run.info.run_name: run for run in found}
     for trial in trials:
         check_trial(client, trial, runs_by_name[f"trial-{trial.number}"], study.epochs)
+    for name in ("study killed", *finals):
+        check(runs_by_name[name].info.status == "FINISHED", f"{name} is {runs_by_name[name].info.status} in MLflow")
+    for name in finals:
+        epochs = len(epochs_of(client, runs_by_name[name]))
+        check(epochs == study.epochs, f"{name} has {epochs} epochs of {study.epochs}")
     values = Counter(str(trial.params) for trial in trials)
     check(max(values.values()) == 1, f"a proposal was repeated: {values.most_common(1)}")
     states = Counter(trial.state.name for trial in trials)
@@ -268,18 +282,19 @@ def check_end(study: Study) -> str:
 def check_trial(client: MlflowClient, trial: FrozenTrial, run: Run, epochs: int) -> None:
     """A trial's state is what happened, in Optuna and in MLflow."""
     name, state = f"trial {trial.number}", trial.state.name
-    steps = [point.step for point in client.get_metric_history(run.info.run_id, "val/nll")]
+    epochs_reported = len(epochs_of(client, run))
     check(state in ("COMPLETE", "PRUNED", "FAIL"), f"{name} is {state}")
     status = "FAILED" if state == "FAIL" else "FINISHED"
     check(run.info.status == status, f"{name} is {state}, its run {run.info.status}")
     check(run.data.tags.get("state") == state, f"{name} is {state}, its tag {run.data.tags.get('state')}")
     if state == "COMPLETE":
-        check(steps == list(range(1, epochs + 1)), f"{name} is complete, its epochs in MLflow {steps}")
+        check(epochs_reported == epochs, f"{name} is complete with {epochs_reported} epochs of {epochs}")
         check(run.data.metrics["val/nll"] == trial.values[0], f"{name} has another value in MLflow")
     if state == "PRUNED":
-        check(0 < len(steps) <= epochs, f"{name} is pruned, its epochs in MLflow {steps}")
-    if state == "FAIL":
-        check(bool(trial.user_attrs.get("reason")), f"{name} failed without a reason")
+        check(0 < epochs_reported <= epochs, f"{name} is pruned after {epochs_reported} epochs")
+    reason = trial.user_attrs.get("reason") or ""
+    if state == "FAIL":  # it diverged, or its worker was killed more often than it is started again
+        check("not finite" in reason or "died" in reason, f"{name} failed: {reason or 'without a reason'}")
 
 
 def main() -> None:

@@ -185,6 +185,18 @@ def test_asha_goes_on_with_the_trials_of_before(tmp_path: Path) -> None:
         assert asha.on_trial_result(None, trial, {"epoch": 3, "val/nll": 1.2}) == decision
 
 
+def test_a_trial_that_was_cut_off_is_not_pruned_by_those_that_it_pruned(tmp_path: Path) -> None:
+    searched = space(scheduler=Scheduler(name="asha", grace_epochs=3))
+    begun = OptunaJobs(searched, tmp_path)
+    epochs = [{"epoch": 3, "val/nll": 0.1}]
+    begun.ended(begun.next_job(), Outcome("PRUNED", epochs[-1], 1.0, epochs=epochs))
+    begun.next_job()  # cut off
+    resumed = OptunaJobs(searched, tmp_path, begun=True)
+    assert resumed.curves() == []
+    resumed.ended(resumed.next_job(), complete(0.05, 0.5))
+    assert resumed.curves() == [{3: 0.1}]
+
+
 def test_asha_takes_the_direction_of_its_metric() -> None:
     down = build_scheduler(space(scheduler=Scheduler(name="asha")))
     up = build_scheduler(space(scheduler=Scheduler(name="asha", metric="val/outlier_auroc")))
