@@ -17,11 +17,11 @@ from optuna.distributions import (
     FloatDistribution,
     IntDistribution,
 )
-from optuna.samplers import BaseSampler
 from optuna.trial import FrozenTrial, TrialState
 
 from bbh_dist.cluster.jobs import Job, Outcome
 from bbh_dist.cluster.journal import JOURNAL, open_journal
+from bbh_dist.cluster.samplers import build_sampler
 from bbh_dist.config import ConfigError, Experiment, Mistake, Parameter, SearchSpace, override
 from bbh_dist.config.space import parents_first
 from bbh_dist.report import TrialRow
@@ -191,17 +191,6 @@ class OptunaJobs:
         names = [objective.metric for objective in self.space.objectives]
         values = dict(zip(names, trial.values, strict=True)) if trial.state == TrialState.COMPLETE else None
         return TrialRow(trial.number, trial.state.name, values, self._values(trial), trial.user_attrs.get("seconds"))
-
-
-def build_sampler(space: SearchSpace, derived: int) -> BaseSampler:
-    """The sampler of a space; `derived` > 0 gives another stream of the same seed."""
-    config = space.sampler
-    seed = (config.seed + 1_000_003 * derived) % 2**32
-    if config.name == "random":
-        return optuna.samplers.RandomSampler(seed=seed)
-    if config.name == "nsga2":
-        return optuna.samplers.NSGAIISampler(population_size=max(2, config.startup_trials), seed=seed)
-    return optuna.samplers.TPESampler(n_startup_trials=config.startup_trials, constant_liar=True, seed=seed)
 
 
 def distribution(parameter: Parameter) -> BaseDistribution:

@@ -143,6 +143,21 @@ def test_proposals_that_make_no_experiment_are_failed_trials(tmp_path: Path) -> 
     assert "must be at least 2 for the knn divergence" in failed[0].user_attrs["reason"]
 
 
+@pytest.mark.parametrize("directions", [OBJECTIVES[:1], OBJECTIVES])
+def test_a_choice_that_always_fails_is_left_alone(tmp_path: Path, directions: list[Objective]) -> None:
+    """Of two choices one diverges whatever else is chosen. The study's record keeps such trials as failed."""
+    jobs = OptunaJobs(space(objectives=directions, trials=60, sampler=Sampler(startup_trials=6, seed=1)), tmp_path)
+    failed = []
+    for _ in range(60):
+        job = jobs.next_job()
+        rate, fails = job.params["optimizer.lr"], job.params["network"] == "mlp:16"
+        failed.append(fails)
+        diverged = Outcome("FAIL", {"epoch": 1}, 1.0, reason="epoch 2: the loss is not finite")
+        jobs.ended(job, diverged if fails else complete(abs(rate - 0.01), 1 - rate))
+    assert [trial.state == TrialState.FAIL for trial in jobs.study.trials] == failed
+    assert sum(failed[20:]) <= 10  # half of them is chance
+
+
 class _Trial:
     """As much of a Tune trial as ASHA looks at."""
 
