@@ -275,8 +275,14 @@ def check_end(study: Study) -> str:
         check(epochs == study.epochs, f"{name} has {epochs} epochs of {study.epochs}")
     values = Counter(str(trial.params) for trial in trials)
     check(max(values.values()) == 1, f"a proposal was repeated: {values.most_common(1)}")
-    states = Counter(trial.state.name for trial in trials)
+    states = Counter(_end(trial) for trial in trials)
     return ", ".join(f"{count} {state}" for state, count in states.items())
+
+
+def _end(trial: FrozenTrial) -> str:
+    if trial.state.name != "FAIL":
+        return trial.state.name
+    return "FAIL (diverged)" if "not finite" in trial.user_attrs.get("reason", "") else "FAIL (worker lost)"
 
 
 def check_trial(client: MlflowClient, trial: FrozenTrial, run: Run, epochs: int) -> None:
