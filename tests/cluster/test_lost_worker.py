@@ -1,9 +1,10 @@
-"""A dead training worker costs at most the steps since the last checkpoint, and changes no result."""
+"""A dead training worker, or driver, costs at most the steps since the last checkpoint, and changes no result."""
 
 import json
 import os
 import random
 import signal
+import subprocess
 import time
 from collections import Counter
 from pathlib import Path
@@ -25,11 +26,9 @@ SETTINGS = ("parallel.workers=2", f"epochs={EPOCHS}", "batch_size=3", "evaluatio
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The run `killed` lost one of its workers in its third epoch, `whole` none."""
+    """In their third epoch `worker` lost one of its workers, `driver` its driver, after which it was resumed."""
     folder = tmp_path_factory.mktemp("lost")
-    process = train(folder, "killed", *SETTINGS)
-    output = folder / "killed.out"
-    wait_for((folder / "killed" / "checkpoints" / "epoch-000002").exists, process, output, 400)
+    process = in_third_epoch(folder, "worker")
     seed = time.time_ns()
     print("seed", seed)
     random.seed(seed)
@@ -38,10 +37,20 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     workers = [pid for raylet in raylets for pid in workers_of(raylet)]
     assert len(workers) == 2
     os.kill(random.choice(workers), signal.SIGKILL)
-    assert process.wait(400) == 0, output.read_text()
-    process = train(folder, "whole", *SETTINGS)
-    assert process.wait(400) == 0, (folder / "whole.out").read_text()
+    assert process.wait(400) == 0, (folder / "worker.out").read_text()
+    process = in_third_epoch(folder, "driver")
+    process.kill()
+    process.wait()
+    for name, options in (("driver", ["--resume"]), ("whole", [])):
+        process = train(folder, name, *SETTINGS, options=options)
+        assert process.wait(400) == 0, (folder / f"{name}.out").read_text()
     return folder
+
+
+def in_third_epoch(folder: Path, name: str) -> "subprocess.Popen[str]":
+    process = train(folder, name, *SETTINGS)
+    wait_for((folder / name / "checkpoints" / "epoch-000002").exists, process, folder / f"{name}.out", 400)
+    return process
 
 
 def tensors(folder: Path) -> dict[str, Tensor]:
@@ -61,22 +70,25 @@ def timeless(metrics: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in metrics.items() if not name.startswith("time/")}
 
 
-def test_it_ends_with_the_weights_of_an_uninterrupted_run(folder: Path) -> None:
-    found, expected = tensors(folder / "killed"), tensors(folder / "whole")
+@pytest.mark.parametrize("lost", ["worker", "driver"])
+def test_it_ends_with_the_weights_of_an_uninterrupted_run(folder: Path, lost: str) -> None:
+    found, expected = tensors(folder / lost), tensors(folder / "whole")
     assert found.keys() == expected.keys()
     assert len(found) > 20
     for name, value in expected.items():
         assert torch.equal(found[name], value), name
 
 
-def test_it_has_the_metrics_of_an_uninterrupted_run(folder: Path) -> None:
-    found, expected = (json.loads((folder / name / "run.json").read_text())["result"] for name in ("killed", "whole"))
+@pytest.mark.parametrize("lost", ["worker", "driver"])
+def test_it_has_the_metrics_of_an_uninterrupted_run(folder: Path, lost: str) -> None:
+    found, expected = (json.loads((folder / name / "run.json").read_text())["result"] for name in (lost, "whole"))
     assert {"val/nll", "test/nll"} <= found["metrics"].keys()
     assert timeless(found["metrics"]) == timeless(expected["metrics"])
 
 
-def test_no_epoch_before_the_last_checkpoint_was_run_again(folder: Path) -> None:
-    epochs = Counter(report["epoch"] for report in reports(folder, "killed"))
+@pytest.mark.parametrize("lost", ["worker", "driver"])
+def test_no_epoch_before_the_last_checkpoint_was_run_again(folder: Path, lost: str) -> None:
+    epochs = Counter(report["epoch"] for report in reports(folder, lost))
     assert epochs == {epoch: 1 for epoch in range(1, EPOCHS + 1)}
 
 
@@ -85,10 +97,12 @@ def test_mlflow_has_one_finished_run_with_every_metric_and_step_once(folder: Pat
 
     client = MlflowClient(tracking_uri=f"sqlite:///{folder}/mlflow.db")
     runs = client.search_runs([experiment.experiment_id for experiment in client.search_experiments()])
-    assert {run.info.run_name: run.info.status for run in runs} == {"killed": "FINISHED", "whole": "FINISHED"}
-    assert len(runs) == 2
-    (killed,) = [run for run in runs if run.info.run_name == "killed"]
-    for name in killed.data.metrics:
-        steps = Counter(point.step for point in client.get_metric_history(killed.info.run_id, name))
-        expected = [EPOCHS] if name.startswith("test/") else range(1, EPOCHS + 1)
-        assert steps == Counter(expected), name
+    names = sorted((run.info.run_name, run.info.status) for run in runs)
+    assert names == [("driver", "FINISHED"), ("whole", "FINISHED"), ("worker", "FINISHED")]
+    metrics = [set(run.data.metrics) for run in runs]
+    assert metrics[0] == metrics[1] == metrics[2]
+    for run in runs:
+        for name in run.data.metrics:
+            steps = Counter(point.step for point in client.get_metric_history(run.info.run_id, name))
+            expected = [EPOCHS] if name.startswith("test/") else range(1, EPOCHS + 1)
+            assert steps == Counter(expected), (run.info.run_name, name)

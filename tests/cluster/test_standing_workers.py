@@ -1,4 +1,4 @@
-"""Workers that stand from trial to trial: pruned trials leave them to the next, lost ones are replaced."""
+"""Workers that stand from trial to trial: pruned and failed trials leave them to the next, lost ones are replaced."""
 
 import json
 import subprocess
@@ -19,8 +19,9 @@ from bbh_dist.cluster.session import cluster
 from bbh_dist.config import Experiment
 
 two = {"task": "digits5", "network": "mlp:8", "method": {"name": "map"}, "parallel": {"workers": 2}}
-epochs = [100_000, 6, 3]
-jobs = [Job(f"trial-{i}", Experiment.model_validate({**two, "epochs": n}), i, {}) for i, n in enumerate(epochs)]
+poisoned = {"method": {"name": "map", "prior_stddev": 1e-6}, "optimizer": {"name": "sgd", "lr": 0.01}}
+ways = [{"epochs": 100_000}, {"epochs": 6}, poisoned, {"epochs": 3}]
+jobs = [Job(f"trial-{i}", Experiment.model_validate({**two, **way}), i, {}) for i, way in enumerate(ways)]
 
 def children(parent, word):
     listed = subprocess.run(["ps", "-ww", "-eo", "pid,ppid,args"], capture_output=True, text=True, check=True).stdout
@@ -32,7 +33,7 @@ def workers():
 
 class Source:
     def next_job(self): return jobs.pop(0)
-    def ended(self, job, outcome): print(json.dumps(["ended", job.name, outcome.state]), flush=True)
+    def ended(self, job, outcome): print(json.dumps(["ended", job.name, outcome.state, outcome.reason]), flush=True)
 
 class Observer:
     def started(self, job): pass
@@ -54,34 +55,39 @@ class StopTheFirst(FIFOScheduler):
 def main():
     with cluster(None, False) as available:
         assert available.cpus >= 2
-        run_jobs(Source(), 3, parallel=jobs[0].experiment.parallel, concurrent=1, scheduler=StopTheFirst(),
+        run_jobs(Source(), 4, parallel=jobs[0].experiment.parallel, concurrent=1, scheduler=StopTheFirst(),
                  observers=[Observer()], data=".", folder=Path(sys.argv[1]))
         run_jobs(Source(), 1, parallel=two_more.experiment.parallel, concurrent=1, scheduler=None,
                  observers=[], data=".", folder=Path(sys.argv[1]))
 
-two_more = Job("after", Experiment.model_validate({**two, "epochs": 1}), 3, {})
+two_more = Job("after", Experiment.model_validate({**two, "epochs": 1}), 4, {})
 jobs.append(two_more)
 main()
 """
 
 
 @pytest.mark.cluster
-def test_a_pruned_trial_frees_its_workers_and_a_lost_worker_is_replaced(tmp_path: Path) -> None:
+def test_workers_outlive_pruned_and_diverged_trials_and_lost_ones_are_replaced(
+    tmp_path: Path,
+) -> None:
     done = subprocess.run(
         [sys.executable, "-c", SCRIPT, str(tmp_path)], cwd=tmp_path, capture_output=True, text=True, timeout=240
     )
     assert done.returncode == 0, done.stderr
     said = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("[")]
-    assert [line[1:] for line in said if line[0] == "ended"] == [
+    ended = [line[1:] for line in said if line[0] == "ended"]
+    assert [line[:2] for line in ended] == [
         ["trial-0", "PRUNED"],
         ["trial-1", "COMPLETE"],
-        ["trial-2", "COMPLETE"],
+        ["trial-2", "FAIL"],
+        ["trial-3", "COMPLETE"],
         ["after", "COMPLETE"],  # what the workers before it held is free again
     ]
+    assert "not finite" in ended[2][2]
     (first,) = [line[1] for line in said if line[0] == "first"]
-    reported = {name: [line for line in said if line[0] == name] for name in ("trial-1", "trial-2")}
+    reported = {name: [line for line in said if line[0] == name] for name in ("trial-1", "trial-3")}
     assert reported["trial-1"][0][2] == first  # a pruned trial's workers train the next one
     assert sorted({line[1] for line in reported["trial-1"]}) == [1, 2, 3, 4, 5, 6]
     after = reported["trial-1"][-1][2]
     assert not set(after) & set(first)
-    assert [line[1:] for line in reported["trial-2"]] == [[epoch, after] for epoch in (1, 2, 3)]
+    assert [line[1:] for line in reported["trial-3"]] == [[epoch, after] for epoch in (1, 2, 3)]

@@ -4,21 +4,27 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 JOB = str(Path(__file__).resolve().parents[2] / "jobs" / "digits5_bbh.yaml")
 
 
 def train(
-    folder: Path, name: str, *settings: str, address: str | None = None, store: str | None = None
+    folder: Path,
+    name: str,
+    *settings: str,
+    address: str | None = None,
+    store: str | None = None,
+    options: Sequence[str] = (),
 ) -> "subprocess.Popen[str]":
     """`python -m bbh_dist.train` of a run NAME in a folder, tracked there unless a store is given; writes NAME.out."""
     line = [sys.executable, "-m", "bbh_dist.train", "--job", JOB, "--name", name, "--storage", str(folder)]
     line += ["--tracking-uri", store or f"sqlite:///{folder}/mlflow.db", *(["--address", address] if address else [])]
+    line += options
     for setting in settings:
         line += ["--set", setting]
-    with open(folder / f"{name}.out", "w") as output:
+    with open(folder / f"{name}.out", "a") as output:
         environment = {**os.environ, "OMP_NUM_THREADS": "1", "MPLCONFIGDIR": str(folder)}
         return subprocess.Popen(line, env=environment, stdout=output, stderr=subprocess.STDOUT, text=True)
 
