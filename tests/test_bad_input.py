@@ -146,6 +146,25 @@ def test_a_value_that_cannot_be(
     assert rule in refused(folder, capfd, command, *arguments)
 
 
+@pytest.mark.parametrize(
+    ("command", "arguments"), [("tune", []), ("benchmark", []), ("train", ["--workers", "2", "--set", "batch_size=2"])]
+)
+def test_temporary_files_where_all_may_write(
+    folder: Path,
+    capfd: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    command: str,
+    arguments: list[str],
+) -> None:
+    """Ray pickles there."""
+    shared = folder / "shared"
+    shared.mkdir()
+    shared.chmod(0o777)
+    monkeypatch.setattr("tempfile.tempdir", str(shared))
+    line = refused(folder, capfd, command, *arguments)
+    assert line.startswith(f"TMPDIR: must not be writable by all: chmod o-w {shared}")
+
+
 @st.composite
 def spoiled(draw: st.DrawFn, text: str) -> bytes:
     """A file that cannot be one: any bytes, or a good one with bytes in the middle that no YAML has."""

@@ -4,6 +4,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from bbh_dist.cluster.session import check_address, cluster, concurrency, local_resources
+from bbh_dist.cluster.temporary import check_temporary
 from bbh_dist.command_line import RunOptions
 from bbh_dist.config import ConfigError, Mistake, Parallel
 from bbh_dist.masking import masked
@@ -14,10 +15,11 @@ def check_fits(parallels: Iterable[Parallel], options: RunOptions) -> None:
     """See that runs of every kind fit, and that a cluster of several nodes keeps what they write.
 
     Raises:
-        ConfigError: one does not fit, no cluster answers, or on several nodes the tracking store is a file or the
-            storage is not one folder.
+        ConfigError: one does not fit, no cluster answers, others can write to this machine's temporary files, or on
+            several nodes the tracking store is a file or the storage is not one folder.
     """
     if options.address is None:
+        check_temporary()
         for parallel in parallels:
             concurrency(parallel, local_resources())
         return

@@ -7,7 +7,6 @@ import secrets
 import signal
 import socket
 import sys
-import tempfile
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -15,9 +14,8 @@ from pathlib import Path
 
 import yaml
 
-from bbh_dist.cluster.temporary import temporary_folder
+from bbh_dist.cluster.temporary import check_temporary, temporary_folder
 from bbh_dist.config import ConfigError, Mistake, Parallel
-from bbh_dist.ownership import check_own
 from bbh_dist.provenance import cores, loopback
 
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
@@ -180,7 +178,7 @@ def _close_to_others() -> None:
     """
     os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
     os.environ.setdefault("GLOO_SOCKET_IFNAME", loopback())
-    check_own(Path(tempfile.gettempdir()) / "bbh", "TMPDIR")  # Ray pickles in a folder there
+    check_temporary()
     if "ray" not in sys.modules and "RAY_AUTH_MODE" not in os.environ:
         os.environ["RAY_AUTH_MODE"] = "token"
         os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)

@@ -9,12 +9,23 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+from bbh_dist.ownership import check_own
+
 _PREFIX = "bbh-"
 _LOCK = "driver"
 _MADE_AGAIN = {"session_latest", "logs", "sockets", "runtime_resources", "old"}
 """What a process that outlives a killed driver makes once more, beside the session's folder itself."""
 _SECONDS_TO_TAKE_AWAY = 5.0
 """Ray's processes end a moment after their driver, and write logs meanwhile."""
+
+
+def check_temporary() -> None:
+    """See that no one else can write where Ray keeps its files: it pickles there.
+
+    Raises:
+        ConfigError: as `check_own`.
+    """
+    check_own(Path(tempfile.gettempdir()) / _PREFIX, "TMPDIR")
 
 
 @contextlib.contextmanager
