@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 from collections import Counter
@@ -199,3 +200,13 @@ def test_a_study_goes_on_while_the_tracking_server_is_away(server: Server, proxy
         assert run.data.tags["mlflow.parentRunId"] == result["parent_run_id"]
         history = MlflowClient(tracking_uri=server.uri).get_metric_history(run.info.run_id, "val/nll")
         assert [point.step for point in history] == list(range(1, 61))
+
+
+def test_a_server_that_takes_calls_and_never_answers_is_refused_at_the_start(tmp_path: Path) -> None:
+    (tmp_path / "job.yaml").write_text(JOB)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        uri = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        with running(tmp_path, "bbh_dist.train", "--job", "job.yaml", "--tracking-uri", uri) as process:
+            assert process.wait(timeout=100) == 2
+    assert (tmp_path / "log").read_text().startswith("--tracking-uri: the tracking store must answer")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["job.yaml", "log"]
