@@ -41,7 +41,7 @@ POINTS: dict[str, tuple[str, str, str, int, Callable[..., None]]] = {
         *("optuna.storages.journal", "JournalFileBackend", "append_logs", 20),
         half_a_line,
     ),
-    "run.json is being written": ("pathlib", "Path", "replace", 4, die),
+    "run.json is being written": ("pathlib", "Path", "replace", 2, die),
     "a final run has ended for MLflow, not in run.json": (
         *("bbh_dist.cluster.recorded", "RecordedJobs", "ended", 1),
         die,
