@@ -55,9 +55,7 @@ class _Watch(tune.Callback):
 
     def on_trial_error(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
         """The actor died, more often than it is restarted."""
-        error = trial.get_error()
-        lines = str(error).strip().splitlines()
-        self.bridge.end(trial.config["name"], lines[-1][:300] if lines else "the trial's actor died")
+        self.bridge.end(trial.config["name"], _reason(trial))
 
 
 @dataclass
@@ -209,6 +207,16 @@ def default_direction(metric: str) -> str:
     from bbh_dist.config import MEASURES
 
     return MEASURES[metric.removeprefix("val/")].direction
+
+
+def _reason(trial: Trial) -> str:
+    """Why Tune gave a trial up, in one line.
+
+    From the file that it has just written: `Trial.get_error` reads that file's copy in storage, which may lag behind.
+    """
+    error = Path(trial.error_file) if trial.error_file else None
+    lines = error.read_text().strip().splitlines() if error and error.exists() else []
+    return lines[-1][:300] if lines else "the trial's actor died"
 
 
 def _trial_name(trial: Trial) -> str:
