@@ -4,7 +4,8 @@
 
 The study is a search on digits5 with trials that complete, are pruned, and diverge. Prints a line per kill and exits
 with 1, and the broken promise, as soon as one is broken: exactly `--trials` trials in true states, each number once,
-no trial that had ended run again or changed, no run RUNNING in MLflow, every (metric, step) once, no process left.
+no trial that had ended run again or changed, no run RUNNING in MLflow, every (metric, step) once, every complete trial
+with the values of a training that nobody interrupted, no process left.
 An interrupt is a Ctrl-C: SIGINT to the driver's whole process group; it ends with 130, and leaves runs KILLED.
 """
 
@@ -23,9 +24,15 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import optuna
+import pytest
+import torch
 from mlflow import MlflowClient
 from mlflow.entities import Run
 from optuna.trial import FrozenTrial
+
+from bbh_dist.config import load_space, override
+from bbh_dist.tasks import load_task
+from bbh_dist.training import Trainer
 
 SPACE = """
 base:
@@ -267,7 +274,7 @@ def check_end(study: Study) -> str:
     check(not twice, f"a (metric, step) twice: {twice}")
     runs_by_name = {run.info.run_name: run for run in found}
     for trial in trials:
-        check_trial(client, trial, runs_by_name[f"trial-{trial.number}"], study.epochs)
+        check_trial(client, trial, runs_by_name[f"trial-{trial.number}"], study)
     for name in ("study killed", *finals):
         check(runs_by_name[name].info.status == "FINISHED", f"{name} is {runs_by_name[name].info.status} in MLflow")
     for name in finals:
@@ -285,7 +292,7 @@ def _end(trial: FrozenTrial) -> str:
     return "FAIL (diverged)" if "not finite" in trial.user_attrs.get("reason", "") else "FAIL (worker lost)"
 
 
-def check_trial(client: MlflowClient, trial: FrozenTrial, run: Run, epochs: int) -> None:
+def check_trial(client: MlflowClient, trial: FrozenTrial, run: Run, study: Study) -> None:
     """A trial's state is what happened, in Optuna and in MLflow."""
     name, state = f"trial {trial.number}", trial.state.name
     epochs_reported = len(epochs_of(client, run))
@@ -294,13 +301,24 @@ def check_trial(client: MlflowClient, trial: FrozenTrial, run: Run, epochs: int)
     check(run.info.status == status, f"{name} is {state}, its run {run.info.status}")
     check(run.data.tags.get("state") == state, f"{name} is {state}, its tag {run.data.tags.get('state')}")
     if state == "COMPLETE":
-        check(epochs_reported == epochs, f"{name} is complete with {epochs_reported} epochs of {epochs}")
+        check(epochs_reported == study.epochs, f"{name} is complete with {epochs_reported} epochs of {study.epochs}")
         check(run.data.metrics["val/nll"] == trial.values[0], f"{name} has another value in MLflow")
+        reported = [point.value for point in client.get_metric_history(run.info.run_id, "val/nll")]
+        check(reported == pytest.approx(uninterrupted(study, trial), rel=1e-6), f"{name} has other values: {reported}")
     if state == "PRUNED":
-        check(0 < epochs_reported <= epochs, f"{name} is pruned after {epochs_reported} epochs")
+        check(0 < epochs_reported <= study.epochs, f"{name} is pruned after {epochs_reported} epochs")
     reason = trial.user_attrs.get("reason") or ""
     if state == "FAIL":  # it diverged, or its worker was killed more often than it is started again
         check("not finite" in reason or "died" in reason, f"{name} failed: {reason or 'without a reason'}")
+
+
+def uninterrupted(study: Study, trial: FrozenTrial) -> list[float]:
+    """The validation NLL after each epoch where the trial's experiment is trained in this process."""
+    torch.set_num_threads(1)
+    chosen = {key: float(value) for key, value in trial.params.items()}
+    experiment = override(load_space(study.folder / "space.yaml").base, chosen)
+    trainer = Trainer(experiment, load_task(experiment.task, study.folder))
+    return [trainer.run_epoch()["val/nll"] for _ in range(experiment.epochs)]
 
 
 def main() -> None:
