@@ -94,6 +94,19 @@ def test_a_bad_archive_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert "\n" not in line
 
 
+def test_other_images_than_the_tables_are_taken_and_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    black = {name: array.copy() for name, array in arrays().items()}
+    (tmp_path / cifar5.FILE).touch()
+    monkeypatch.setattr(cifar5, "read_archive", lambda path: black)
+    assert len(load_task("cifar5", tmp_path).train) == 22_500
+    assert capsys.readouterr().err == (
+        f"{tmp_path / cifar5.FILE}: not the data of this project's tables: "
+        f"sha256 {cifar5._sha256(black)}, theirs {cifar5._SHA256}\n"
+    )
+
+
 def test_a_file_that_is_no_archive_is_refused(tmp_path: Path) -> None:
     (tmp_path / cifar5.FILE).write_bytes(b"hello")
     with pytest.raises(DataError, match=r"not a readable \.npz archive"):
