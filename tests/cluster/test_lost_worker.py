@@ -1,10 +1,7 @@
 """A dead training worker, or driver, costs at most the steps since the last checkpoint, and changes no result."""
 
 import json
-import os
 import random
-import signal
-import subprocess
 import time
 from collections import Counter
 from pathlib import Path
@@ -13,44 +10,25 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
-from training_processes import children, train, wait_for, workers_of
+from training_processes import EPOCHS, lose_driver, lose_nothing, lose_worker
 
 from bbh_dist.training import Workers
 from bbh_dist.training.checkpoints import newest_checkpoint
 
 pytestmark = pytest.mark.cluster
 
-EPOCHS = 4
-SETTINGS = ("parallel.workers=2", f"epochs={EPOCHS}", "batch_size=3", "evaluation.epoch_samples=3")
-
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """In their third epoch `worker` lost one of its workers, `driver` its driver, after which it was resumed."""
     folder = tmp_path_factory.mktemp("lost")
-    process = in_third_epoch(folder, "worker")
     seed = time.time_ns()
     print("seed", seed)
     random.seed(seed)
-    time.sleep(random.uniform(0, 1))  # an epoch takes longer
-    raylets = [pid for pid, arguments in children(process.pid) if "raylet" in arguments]
-    workers = [pid for raylet in raylets for pid in workers_of(raylet)]
-    assert len(workers) == 2
-    os.kill(random.choice(workers), signal.SIGKILL)
-    assert process.wait(400) == 0, (folder / "worker.out").read_text()
-    process = in_third_epoch(folder, "driver")
-    process.kill()
-    process.wait()
-    for name, options in (("driver", ["--resume"]), ("whole", [])):
-        process = train(folder, name, *SETTINGS, options=options)
-        assert process.wait(400) == 0, (folder / f"{name}.out").read_text()
+    lose_worker(folder, "worker")
+    lose_driver(folder, "driver")
+    lose_nothing(folder, "whole")
     return folder
-
-
-def in_third_epoch(folder: Path, name: str) -> "subprocess.Popen[str]":
-    process = train(folder, name, *SETTINGS)
-    wait_for((folder / name / "checkpoints" / "epoch-000002").exists, process, folder / f"{name}.out", 400)
-    return process
 
 
 def tensors(folder: Path) -> dict[str, Tensor]:

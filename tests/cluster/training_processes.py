@@ -1,6 +1,8 @@
-"""Commands that train over a cluster, and the processes that do it."""
+"""Commands that train over a cluster, the processes that do it, and their deaths."""
 
 import os
+import random
+import signal
 import subprocess
 import sys
 import time
@@ -8,6 +10,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 JOB = str(Path(__file__).resolve().parents[2] / "jobs" / "digits5_bbh.yaml")
+EPOCHS = 4
+TWO_WORKERS = ("parallel.workers=2", f"epochs={EPOCHS}", "batch_size=3", "evaluation.epoch_samples=3")
+"""An epoch takes longer than a second."""
 
 
 def train(
@@ -48,3 +53,39 @@ def children(parent: int) -> list[tuple[int, str]]:
     listed = subprocess.run(["ps", "-ww", "-eo", "pid,ppid,args"], capture_output=True, text=True, check=True).stdout
     fields = [line.split(None, 2) for line in listed.splitlines()[1:]]
     return sorted((int(pid), arguments) for pid, ppid, arguments in fields if int(ppid) == parent)
+
+
+def lose_worker(folder: Path, name: str) -> None:
+    """A run of two workers, one of which is killed within its third epoch."""
+    process = in_third_epoch(folder, name)
+    time.sleep(random.uniform(0, 1))
+    raylets = [pid for pid, arguments in children(process.pid) if "raylet" in arguments]
+    workers = [pid for raylet in raylets for pid in workers_of(raylet)]
+    assert len(workers) == 2
+    os.kill(random.choice(workers), signal.SIGKILL)
+    wait_for_end(process, folder, name)
+
+
+def lose_driver(folder: Path, name: str) -> None:
+    """A run of two workers whose driver is killed within its third epoch, and which is resumed at once."""
+    process = in_third_epoch(folder, name)
+    process.kill()
+    process.wait()
+    lose_nothing(folder, name, "--resume")
+
+
+def lose_nothing(folder: Path, name: str, *options: str) -> None:
+    """A run of two workers."""
+    wait_for_end(train(folder, name, *TWO_WORKERS, options=options), folder, name)
+
+
+def in_third_epoch(folder: Path, name: str) -> "subprocess.Popen[str]":
+    """A run of two workers that has stored its second epoch's checkpoint."""
+    process = train(folder, name, *TWO_WORKERS)
+    wait_for((folder / name / "checkpoints" / "epoch-000002").exists, process, folder / f"{name}.out", 400)
+    return process
+
+
+def wait_for_end(process: "subprocess.Popen[str]", folder: Path, name: str) -> None:
+    """Until a run has ended, well."""
+    assert process.wait(400) == 0, (folder / f"{name}.out").read_text()
