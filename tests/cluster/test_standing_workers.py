@@ -1,6 +1,7 @@
 """Workers that stand from trial to trial: pruned and failed trials leave them to the next, lost ones are replaced."""
 
 import json
+import resource
 import subprocess
 import sys
 from pathlib import Path
@@ -20,7 +21,8 @@ from bbh_dist.config import Experiment
 
 two = {"task": "digits5", "network": "mlp:8", "method": {"name": "map"}, "parallel": {"workers": 2}}
 poisoned = {"method": {"name": "map", "prior_stddev": 1e-6}, "optimizer": {"name": "sgd", "lr": 0.01}}
-ways = [{"epochs": 100_000}, {"epochs": 6}, poisoned, {"epochs": 3}]
+huge = {"method": {"name": "bbh", "generator": {"kind": "layerwise", "hidden": [1_000_000, 1_000_000]}}}  # 4 terabytes
+ways = [{"epochs": 100_000}, {"epochs": 6}, poisoned, {"epochs": 3}, huge]
 jobs = [Job(f"trial-{i}", Experiment.model_validate({**two, **way}), i, {}) for i, way in enumerate(ways)]
 
 def children(parent, word):
@@ -55,23 +57,26 @@ class StopTheFirst(FIFOScheduler):
 def main():
     with cluster(None, False) as available:
         assert available.cpus >= 2
-        run_jobs(Source(), 4, parallel=jobs[0].experiment.parallel, concurrent=1, scheduler=StopTheFirst(),
+        run_jobs(Source(), 5, parallel=jobs[0].experiment.parallel, concurrent=1, scheduler=StopTheFirst(),
                  observers=[Observer()], data=".", folder=Path(sys.argv[1]))
         run_jobs(Source(), 1, parallel=two_more.experiment.parallel, concurrent=1, scheduler=None,
                  observers=[], data=".", folder=Path(sys.argv[1]))
 
-two_more = Job("after", Experiment.model_validate({**two, "epochs": 1}), 4, {})
+two_more = Job("after", Experiment.model_validate({**two, "epochs": 1}), 5, {})
 jobs.append(two_more)
 main()
 """
 
 
 @pytest.mark.cluster
-def test_workers_outlive_pruned_and_diverged_trials_and_lost_ones_are_replaced(
-    tmp_path: Path,
-) -> None:
+def test_workers_outlive_pruned_and_failed_trials_and_lost_ones_are_replaced(tmp_path: Path) -> None:
     done = subprocess.run(
-        [sys.executable, "-c", SCRIPT, str(tmp_path)], cwd=tmp_path, capture_output=True, text=True, timeout=240
+        [sys.executable, "-c", SCRIPT, str(tmp_path)],
+        cwd=tmp_path,
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_AS, (64 << 30, 64 << 30)),
+        capture_output=True,
+        text=True,
+        timeout=240,
     )
     assert done.returncode == 0, done.stderr
     said = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("[")]
@@ -81,9 +86,11 @@ def test_workers_outlive_pruned_and_diverged_trials_and_lost_ones_are_replaced(
         ["trial-1", "COMPLETE"],
         ["trial-2", "FAIL"],
         ["trial-3", "COMPLETE"],
+        ["trial-4", "FAIL"],
         ["after", "COMPLETE"],  # what the workers before it held is free again
     ]
     assert "not finite" in ended[2][2]
+    assert "allocate memory" in ended[4][2]
     (first,) = [line[1] for line in said if line[0] == "first"]
     reported = {name: [line for line in said if line[0] == name] for name in ("trial-1", "trial-3")}
     assert reported["trial-1"][0][2] == first  # a pruned trial's workers train the next one
