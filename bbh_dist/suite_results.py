@@ -9,6 +9,8 @@ from bbh_dist.over_seeds import Comparison, Summary, compare, summarise
 from bbh_dist.training import health
 
 PAGE = "report.html"
+_LAST_EPOCH = ("val/", "posterior/")
+"""How metrics begin that a run has of its last epoch: on validation data, and of its weights."""
 
 
 @dataclass(frozen=True)
@@ -71,10 +73,11 @@ class SuiteResults:
 
     @property
     def metrics(self) -> list[str]:
-        """Every reported metric: on test data, under attack, and seconds of training."""
+        """Every reported metric: on test data, under attack, seconds of training, and what rows are chosen by."""
         found = dict.fromkeys(name for row in self.rows for run in row.runs.values() for name in run)
         names = [name for name in found if name.startswith(FINAL_METRICS)]
-        return [*names, *([TRAIN_SECONDS] if TRAIN_SECONDS in found else [])]
+        names += [TRAIN_SECONDS] if TRAIN_SECONDS in found else []
+        return names + [name for name in found if name.startswith(_LAST_EPOCH)]
 
     def row(self, name: str) -> SuiteRow:
         """The row of a name."""

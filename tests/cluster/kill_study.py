@@ -49,6 +49,8 @@ objectives: [{metric: val/nll, direction: minimize}]
 scheduler: {name: asha, grace_epochs: {grace}, reduction_factor: 2}
 final: {top: 1, seeds: [0, 1]}
 """
+_TITLES = ("ray::OneWorkerTrial", "ray::ResourceTrainable")
+"""How Ray names the process of a trial's actor between epochs, and, after Tune's wrapper, within one."""
 _PATIENCE_SECONDS = 600.0
 _LONGEST_WAIT_SECONDS = 3.0
 _EPOCHS = 300
@@ -117,7 +119,8 @@ class Study:
 
     def workers(self) -> list[int]:
         """Process ids of the actors in which trials run now."""
-        return [] if self.process is None else [pid for pid, line in family(self.process.pid) if "WorkerTrial" in line]
+        processes = [] if self.process is None else family(self.process.pid)
+        return [pid for pid, line in processes if any(title in line for title in _TITLES)]
 
     def processes(self) -> list[int]:
         """All that drivers have started, orphans as well: they have the folder for temporary files in common."""
