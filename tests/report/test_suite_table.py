@@ -46,7 +46,7 @@ def test_markdown_is_what_a_hand_computes() -> None:
 
 def test_csv_has_every_measure_with_all_digits() -> None:
     rows = list(csv.DictReader(io.StringIO(as_csv(RESULTS))))
-    assert len(rows) == 3 * 5
+    assert len(rows) == 3 * 6
     by_key = {(row["row"], row["measure"]): row for row in rows}
     error = by_key["map", "test/error"]
     assert float(error["mean"]) == 3.5
@@ -62,6 +62,7 @@ def test_csv_has_every_measure_with_all_digits() -> None:
     assert error["setting"] == "quick: epochs 3"
     alone = by_key["other|row", "test/nll"]
     assert (alone["std"], alone["p_value"], alone["common_seeds"]) == ("", "", "1")
+    assert float(by_key["map", "val/nll"]["mean"]) == pytest.approx(0.30)  # rows are chosen by it
     reference = by_key["bbh-single", "adversarial/fgsm/error@0.1"]
     assert (reference["mean"], reference["trials"], reference["reference"]) == ("15.0", "24", "")
 
