@@ -1,5 +1,6 @@
 """What a suite brought, as tables, figures and pages read it: rows, their runs by seed, and what others published."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -9,8 +10,8 @@ from bbh_dist.over_seeds import Comparison, Summary, compare, summarise
 from bbh_dist.training import health
 
 PAGE = "report.html"
-_LAST_EPOCH = ("val/", "posterior/")
-"""How metrics begin that a run has of its last epoch: on validation data, and of its weights."""
+_OF_EPOCHS = ("val/", "posterior/")
+"""How metrics begin that come with every epoch: on validation data, and of the weights. A run has its last ones."""
 
 
 @dataclass(frozen=True)
@@ -37,8 +38,9 @@ class SuiteRow:
         return sorted(self.runs)
 
     def values(self, metric: str) -> dict[int, float]:
-        """Seed to value, of the runs that have the metric."""
-        return {seed: self.runs[seed][metric] for seed in self.seeds if metric in self.runs[seed]}
+        """Seed to value, of the runs that have the metric; a variance of weights that is infinite, say, is none."""
+        found = {seed: self.runs[seed][metric] for seed in self.seeds if metric in self.runs[seed]}
+        return {seed: value for seed, value in found.items() if math.isfinite(value)}
 
     def summary(self, metric: str) -> Summary | None:
         """Over seeds; None without a value."""
@@ -73,11 +75,11 @@ class SuiteResults:
 
     @property
     def metrics(self) -> list[str]:
-        """Every reported metric: on test data, under attack, seconds of training, and what rows are chosen by."""
+        """Every reported metric: on test data, under attack, seconds of training, then those of `_OF_EPOCHS`."""
         found = dict.fromkeys(name for row in self.rows for run in row.runs.values() for name in run)
         names = [name for name in found if name.startswith(FINAL_METRICS)]
         names += [TRAIN_SECONDS] if TRAIN_SECONDS in found else []
-        return names + [name for name in found if name.startswith(_LAST_EPOCH)]
+        return names + [name for name in found if name.startswith(_OF_EPOCHS)]
 
     def row(self, name: str) -> SuiteRow:
         """The row of a name."""

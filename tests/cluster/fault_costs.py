@@ -1,12 +1,14 @@
 """What a fault costs in seconds: `python tests/cluster/fault_costs.py --repeats 3`, on an otherwise idle machine.
 
 Prints medians, and the least and the most. Of runs of two workers: how much longer the command took than one to which
-nothing happened, from start to end. Of a study of one-worker trials: how long it took until trials were running again.
+nothing happened, from start to end. Of a study of one-worker trials: how long it took until the processes in which
+trials run stood again, or until nothing was left.
 """
 
 import argparse
 import functools
 import os
+import random
 import signal
 import statistics
 import subprocess
@@ -18,31 +20,33 @@ from collections.abc import Callable
 from pathlib import Path
 
 from kill_study import Study, wait
-from training_processes import lose_driver, lose_nothing, lose_worker
+from training_processes import lose_driver, lose_node_command, lose_nothing, lose_worker
 
 
-def of_two_workers(folder: Path) -> dict[str, float]:
+def of_two_workers(folder: Path, chance: random.Random) -> dict[str, float]:
     """What the death of a worker and that of the driver cost a run of two workers."""
-    whole, worker, driver = (
-        seconds(functools.partial(lose, folder, lose.__name__)) for lose in (lose_nothing, lose_worker, lose_driver)
-    )
-    return {"worker of two killed": worker - whole, "driver of two workers killed, --resume at once": driver - whole}
-
-
-def of_a_node(folder: Path) -> dict[str, float]:
-    """What the loss of one of three nodes costs a run of two workers on two of them."""
-    own = ["unshare", "--net", "--pid", "--fork", "--kill-child", "--mount-proc"]
-    own += ["sh", "-c", 'ip link set lo up && exec "$@"', "sh"]
-    script = str(Path(__file__).with_name("lose_node.py"))
+    ways = {"whole": lose_nothing, "worker": functools.partial(lose_worker, chance=chance), "driver": lose_driver}
     took = {}
-    for lost in ("node", "nothing"):
-        (folder / lost).mkdir()
-        line = [*own, sys.executable, script, str(folder / lost), "2", lost]
-        took[lost] = seconds(functools.partial(subprocess.run, line, check=True, capture_output=True))
-    return {"node lost": took["node"] - took["nothing"]}
+    for name, lose in ways.items():
+        (folder / name).mkdir()  # each with a tracking store of its own, which takes seconds to make
+        took[name] = seconds(functools.partial(lose, folder / name, "run"))
+    return {
+        "worker of two killed": took["worker"] - took["whole"],
+        "driver of two workers killed, --resume at once": took["driver"] - took["whole"],
+    }
 
 
-def of_a_study(folder: Path) -> dict[str, float]:
+def of_a_node(folder: Path, _: random.Random) -> dict[str, float]:
+    """What the loss of one of three nodes costs a run of two workers on two of them."""
+    took = {}
+    for name, options in (("whole", ["--keep"]), ("lost", [])):
+        (folder / name).mkdir()
+        line = lose_node_command(folder / name, "2", *options)
+        took[name] = seconds(functools.partial(subprocess.run, line, check=True, stdout=subprocess.DEVNULL))
+    return {"node lost": took["lost"] - took["whole"]}
+
+
+def of_a_study(folder: Path, _: random.Random) -> dict[str, float]:
     """What deaths and an interrupt cost a study of one-worker trials."""
     costs = {}
     with Study(folder, trials=3, epochs=100_000) as study:
@@ -74,10 +78,13 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=3, metavar="N")
     repeats = parser.parse_args().repeats
     found: defaultdict[str, list[float]] = defaultdict(list)
+    with tempfile.TemporaryDirectory() as folder:
+        lose_nothing(Path(folder), "warm-up")
+    chance = random.Random(0)
     for repeat in range(repeats):
         for measure in (of_two_workers, of_a_node, of_a_study):
             with tempfile.TemporaryDirectory() as folder:
-                for name, value in measure(Path(folder)).items():
+                for name, value in measure(Path(folder), chance).items():
                     found[name].append(value)
                     print(f"[{repeat + 1}/{repeats}] {name}: {value:.1f} s", file=sys.stderr, flush=True)
     for name, values in found.items():

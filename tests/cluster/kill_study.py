@@ -50,7 +50,7 @@ scheduler: {name: asha, grace_epochs: {grace}, reduction_factor: 2}
 final: {top: 1, seeds: [0, 1]}
 """
 _TITLES = ("ray::OneWorkerTrial", "ray::ResourceTrainable")
-"""How Ray names the process of a trial's actor between epochs, and, after Tune's wrapper, within one."""
+"""Of the processes of trials' actors: the first while they wait, the second, a class that Tune makes, in an epoch."""
 _PATIENCE_SECONDS = 600.0
 _LONGEST_WAIT_SECONDS = 3.0
 _EPOCHS = 300
@@ -307,7 +307,8 @@ def check_trial(client: MlflowClient, trial: FrozenTrial, run: Run, study: Study
         check(epochs_reported == study.epochs, f"{name} is complete with {epochs_reported} epochs of {study.epochs}")
         check(run.data.metrics["val/nll"] == trial.values[0], f"{name} has another value in MLflow")
         reported = [point.value for point in client.get_metric_history(run.info.run_id, "val/nll")]
-        check(reported == pytest.approx(uninterrupted(study, trial), rel=1e-6), f"{name} has other values: {reported}")
+        alone = uninterrupted(study, trial)  # equal, but that two workers add in another order, in single precision
+        check(reported == pytest.approx(alone, rel=1e-4), f"{name} has {reported}, uninterrupted {alone}")
     if state == "PRUNED":
         check(0 < epochs_reported <= study.epochs, f"{name} is pruned after {epochs_reported} epochs")
     reason = trial.user_attrs.get("reason") or ""

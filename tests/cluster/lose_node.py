@@ -1,7 +1,7 @@
 """A cluster of three nodes with a core each loses one that trains; to be run in namespaces of its own.
 
-Usage: lose_node.py FOLDER WORKERS [nothing]. The run is FOLDER/run; the node goes after the second checkpoint, if it
-does. Prints the number of workers that each other node had when it went.
+Usage: lose_node.py FOLDER WORKERS [--keep]. The run is FOLDER/run; the node goes after the second checkpoint, or with
+--keep none does. Prints the number of workers that each node but the head had then.
 """
 
 import os
@@ -16,7 +16,7 @@ from training_processes import train, wait_for, workers_of
 SETTINGS = ("epochs=4", "batch_size=3", "evaluation={samples: 5, epoch_samples: 3}", "precision=float64")
 
 
-def main(folder: Path, workers: str, lost: str = "node") -> int:
+def main(folder: Path, workers: str, keep: bool) -> int:
     with tempfile.TemporaryDirectory(prefix="node-") as temporary:
         os.environ |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32), "RAY_TMPDIR": temporary}
         sys.path.append(str(Path(__file__).resolve().parents[1] / "tracking"))
@@ -33,12 +33,12 @@ def main(folder: Path, workers: str, lost: str = "node") -> int:
         time.sleep(0.5)
         training = [len(workers_of(node.all_processes["raylet"][0].process.pid)) for node in nodes]
         print(training, flush=True)
-        if lost == "node":
+        if not keep:
             cluster.remove_node(nodes[training.index(1)], allow_graceful=False)
         return process.wait(400)
 
 
 if __name__ == "__main__":
-    code = main(Path(sys.argv[1]), *sys.argv[2:])
+    code = main(Path(sys.argv[1]), sys.argv[2], keep=sys.argv[3:] == ["--keep"])
     sys.stdout.flush()
     os._exit(code)  # what is left of the cluster ends with the namespace

@@ -143,12 +143,13 @@ def tracked_runs(network: Network) -> list[str]:
 
 
 def check_the_token_is_secret(network: Network, names: tuple[str, str], runs: list[str]) -> None:
-    """Not in MLflow, in `ps`, in logs or what runs have left, and its file its owner's alone."""
+    """Not in MLflow, in `ps`, in logs or what runs and tracking server have left, and its file its owner's alone."""
     assert not any(TOKEN in line for line in [*network.processes_of("head"), *network.processes_of(names[1]), *runs])
-    for log in ("job.log", "dashboard.log"):
+    for log in ("job.log", "dashboard.log", "tracking.log"):
         assert TOKEN not in (network.folder / log).read_text()
     for name in names:
-        logs = network.command(name, "grep", "-rlF", TOKEN, "/tmp/ray", "/mnt")
+        network.run(name, "ls", "-d", "/tmp/ray", "/mnt/runs")
+        logs = network.command(name, "grep", "-rlF", TOKEN, "/tmp", "/mnt")
         assert subprocess.run(logs, capture_output=True, text=True).stdout == ""
         assert network.run(name, "stat", "-c", "%a", "/root/.ray/auth_token") == "600\n"
 

@@ -1,24 +1,19 @@
 """A lost node is survived: with as many workers where others have room, with fewer where the run allows it."""
 
 import json
-import os
 import subprocess
-import sys
 from functools import cache
 from pathlib import Path
 
 import pytest
 from lose_node import SETTINGS
-from training_processes import JOB
+from training_processes import JOB, OWN_NAMESPACES, lose_node_command
 
 from bbh_dist.config import load_experiment
 from bbh_dist.tasks import load_task
 from bbh_dist.training import Trainer
 
 pytestmark = pytest.mark.cluster
-
-OWN = ["unshare", "--net", "--pid", "--fork", "--kill-child", "--mount-proc"]
-OWN += [] if os.geteuid() == 0 else ["--user", "--map-root-user"]
 
 
 @cache
@@ -32,13 +27,9 @@ def alone() -> Trainer:
 
 @pytest.mark.parametrize(("workers", "expected"), [("2", None), ("{min: 1, max: 3}", [3, 3, 2, 2])])
 def test_a_lost_node_is_survived(tmp_path: Path, workers: str, expected: list[int] | None) -> None:
-    if subprocess.run([*OWN, "ip", "link", "set", "lo", "up"], capture_output=True, check=False).returncode:
+    if subprocess.run([*OWN_NAMESPACES, "ip", "link", "set", "lo", "up"], capture_output=True, check=False).returncode:
         pytest.skip("needs unshare (1) and ip (8), and namespaces that this user may make")
-    script = str(Path(__file__).parent / "lose_node.py")
-    own = [*OWN, "sh", "-c", 'ip link set lo up && exec "$@"', "sh"]
-    done = subprocess.run(
-        [*own, sys.executable, script, str(tmp_path), workers], capture_output=True, text=True, timeout=900
-    )
+    done = subprocess.run(lose_node_command(tmp_path, workers), capture_output=True, text=True, timeout=900)
     output = (tmp_path / "run.out").read_text()
     assert done.returncode == 0, done.stderr + output
     reports = [json.loads(line) for line in (tmp_path / "run" / "reports.jsonl").read_text().splitlines()]

@@ -24,8 +24,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("lost")
     seed = time.time_ns()
     print("seed", seed)
-    random.seed(seed)
-    lose_worker(folder, "worker")
+    lose_worker(folder, "worker", random.Random(seed))
     lose_driver(folder, "driver")
     lose_nothing(folder, "whole")
     return folder

@@ -22,7 +22,7 @@ from bbh_dist.config import Experiment
 two = {"task": "digits5", "network": "mlp:8", "method": {"name": "map"}, "parallel": {"workers": 2}}
 poisoned = {"method": {"name": "map", "prior_stddev": 1e-6}, "optimizer": {"name": "sgd", "lr": 0.01}}
 huge = {"method": {"name": "bbh", "generator": {"kind": "layerwise", "hidden": [1_000_000, 1_000_000]}}}  # 4 terabytes
-ways = [{"epochs": 100_000}, {"epochs": 6}, poisoned, {"epochs": 3}, huge]
+ways = [{"epochs": 100_000}, {"epochs": 6}, poisoned, {"epochs": 3}, huge, {"epochs": 2}]
 jobs = [Job(f"trial-{i}", Experiment.model_validate({**two, **way}), i, {}) for i, way in enumerate(ways)]
 
 def children(parent, word):
@@ -57,12 +57,12 @@ class StopTheFirst(FIFOScheduler):
 def main():
     with cluster(None, False) as available:
         assert available.cpus >= 2
-        run_jobs(Source(), 5, parallel=jobs[0].experiment.parallel, concurrent=1, scheduler=StopTheFirst(),
+        run_jobs(Source(), 6, parallel=jobs[0].experiment.parallel, concurrent=1, scheduler=StopTheFirst(),
                  observers=[Observer()], data=".", folder=Path(sys.argv[1]))
         run_jobs(Source(), 1, parallel=two_more.experiment.parallel, concurrent=1, scheduler=None,
                  observers=[], data=".", folder=Path(sys.argv[1]))
 
-two_more = Job("after", Experiment.model_validate({**two, "epochs": 1}), 5, {})
+two_more = Job("after", Experiment.model_validate({**two, "epochs": 1}), 6, {})
 jobs.append(two_more)
 main()
 """
@@ -87,6 +87,7 @@ def test_workers_outlive_pruned_and_failed_trials_and_lost_ones_are_replaced(tmp
         ["trial-2", "FAIL"],
         ["trial-3", "COMPLETE"],
         ["trial-4", "FAIL"],
+        ["trial-5", "COMPLETE"],  # by other workers: a failure of one ends its group
         ["after", "COMPLETE"],  # what the workers before it held is free again
     ]
     assert "not finite" in ended[2][2]

@@ -19,17 +19,15 @@ from bbh_dist.cluster.run import _Watch
         ),
         ("", "the trial's actor died"),
         (None, "the trial's actor died"),
+        ("no file", "the trial's actor died"),
     ],
 )
 def test_a_trial_that_is_given_up_has_a_reason(tmp_path: Path, text: str | None, reason: str) -> None:
     ends: list[tuple[str, str | None]] = []
-    storage = SimpleNamespace(
-        trial_driver_staging_path=str(tmp_path), trial_fs_path=str(tmp_path / "storage"), storage_filesystem=None
-    )
     trial: Any = Trial.__new__(Trial)  # a whole one needs a cluster that runs
-    trial.storage, trial.config = storage, {"name": "trial-7"}
+    trial.storage, trial.config = SimpleNamespace(trial_driver_staging_path=str(tmp_path)), {"name": "trial-7"}
     trial.run_metadata = SimpleNamespace(error_filename=None if text is None else "error.txt")
-    if text is not None:
+    if text not in (None, "no file"):
         (tmp_path / "error.txt").write_text(text)
     bridge: Any = SimpleNamespace(end=lambda name, error: ends.append((name, error)))
     _Watch(bridge).on_trial_error(1, [trial], trial)

@@ -12,7 +12,15 @@ from pathlib import Path
 JOB = str(Path(__file__).resolve().parents[2] / "jobs" / "digits5_bbh.yaml")
 EPOCHS = 4
 TWO_WORKERS = ("parallel.workers=2", f"epochs={EPOCHS}", "batch_size=3", "evaluation.epoch_samples=3")
-"""An epoch takes longer than a second."""
+OWN_NAMESPACES = ["unshare", "--net", "--pid", "--fork", "--kill-child", "--mount-proc"]
+OWN_NAMESPACES += [] if os.geteuid() == 0 else ["--user", "--map-root-user"]
+
+
+def lose_node_command(folder: Path, workers: str, *options: str) -> list[str]:
+    """`lose_node.py` in namespaces of its own."""
+    script = str(Path(__file__).with_name("lose_node.py"))
+    shell = ["sh", "-c", 'ip link set lo up && exec "$@"', "sh"]
+    return [*OWN_NAMESPACES, *shell, sys.executable, script, str(folder), workers, *options]
 
 
 def train(
@@ -55,14 +63,14 @@ def children(parent: int) -> list[tuple[int, str]]:
     return sorted((int(pid), arguments) for pid, ppid, arguments in fields if int(ppid) == parent)
 
 
-def lose_worker(folder: Path, name: str) -> None:
+def lose_worker(folder: Path, name: str, chance: random.Random) -> None:
     """A run of two workers, one of which is killed within its third epoch."""
     process = in_third_epoch(folder, name)
-    time.sleep(random.uniform(0, 1))
+    time.sleep(chance.uniform(0, 1))  # an epoch takes longer
     raylets = [pid for pid, arguments in children(process.pid) if "raylet" in arguments]
     workers = [pid for raylet in raylets for pid in workers_of(raylet)]
     assert len(workers) == 2
-    os.kill(random.choice(workers), signal.SIGKILL)
+    os.kill(chance.choice(workers), signal.SIGKILL)
     wait_for_end(process, folder, name)
 
 

@@ -2,6 +2,7 @@
 
 import csv
 import io
+import math
 import re
 from dataclasses import replace
 
@@ -65,6 +66,15 @@ def test_csv_has_every_measure_with_all_digits() -> None:
     assert float(by_key["map", "val/nll"]["mean"]) == pytest.approx(0.30)  # rows are chosen by it
     reference = by_key["bbh-single", "adversarial/fgsm/error@0.1"]
     assert (reference["mean"], reference["trials"], reference["reference"]) == ("15.0", "24", "")
+
+
+def test_infinite_variances_of_weights_are_left_out() -> None:
+    name = "posterior/relative_variance"
+    runs = {seed: {**run, name: math.inf if seed else 2.5} for seed, run in RESULTS.row("bbh-single").runs.items()}
+    rows = [replace(row, runs=runs) if row.name == "bbh-single" else row for row in RESULTS.rows]
+    lines = csv.DictReader(io.StringIO(as_csv(replace(RESULTS, rows=rows))))
+    found = {line["row"]: (line["mean"], line["n"]) for line in lines if line["measure"] == name}
+    assert found == {"map": ("", ""), "bbh-single": ("2.5", "1"), "other|row": ("", "")}
 
 
 def test_differences_say_the_test_and_the_number_of_seeds() -> None:
