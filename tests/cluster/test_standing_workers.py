@@ -73,6 +73,7 @@ def test_workers_outlive_pruned_and_failed_trials_and_lost_ones_are_replaced(tmp
     done = subprocess.run(
         [sys.executable, "-c", SCRIPT, str(tmp_path)],
         cwd=tmp_path,
+        # Where the system promises more memory than it has, the large trial would end the machine.
         preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_AS, (64 << 30, 64 << 30)),
         capture_output=True,
         text=True,
