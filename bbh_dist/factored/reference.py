@@ -6,11 +6,11 @@ Legend: S weight samples, D outputs, F features.
 from collections.abc import Iterator
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from bbh_dist.factored.rounding import noise, noise_seed, rounded
 from bbh_dist.factored.rules import Coefficients, Rule
+from bbh_dist.products import linear
 
 _BLOCK_BYTES = {"cpu": 1 << 20, "cuda": 1 << 27}
 """A block of weights and its temporaries stay in a core's cache; a GPU needs more to be busy."""
@@ -19,7 +19,7 @@ _BLOCK_BYTES = {"cpu": 1 << 20, "cuda": 1 << 27}
 def product(features_SF: Tensor, weight_DF: Tensor, bias_D: Tensor) -> Tensor:
     """Outputs (S, D) of the layer."""
     if weight_DF.dtype == features_SF.dtype:
-        return F.linear(features_SF, weight_DF, bias_D)
+        return linear(features_SF, weight_DF, bias_D)
     outputs_SD = features_SF.new_empty(features_SF.shape[0], weight_DF.shape[0])
     for rows in _blocks(weight_DF):
         outputs_SD[:, rows] = features_SF @ weight_DF[rows].to(features_SF.dtype).T

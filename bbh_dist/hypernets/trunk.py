@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from bbh_dist.factored import product
+from bbh_dist.products import linear
 
 LEAK = 0.1
 """Slope of the leaky ReLU below zero, as in the paper."""
@@ -57,7 +58,7 @@ class Trunk(nn.Module):
             x = x[:, own.start : own.stop]
         x = F.leaky_relu(x, LEAK)
         for kernel, bias in zip(self.kernels, self.biases[1:], strict=True):
-            x = F.leaky_relu(F.linear(x, kernel, bias), LEAK)
+            x = F.leaky_relu(linear(x, kernel, bias), LEAK)
         return x
 
 
@@ -96,7 +97,7 @@ class Head(nn.Module):
         """Own outputs (..., O) of features (..., F), times `scale`, which is cheaper on features than on outputs."""
         features, bias = features * scale, self.bias * scale
         if self.factors is None:
-            return F.linear(features, self.weight.to(features.dtype), bias)
+            return linear(features, self.weight.to(features.dtype), bias)
         factors = Factors(features)
         if torch.is_grad_enabled():
             self.factors.append(factors)

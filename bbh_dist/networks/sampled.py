@@ -16,6 +16,7 @@ from torch import Tensor
 from bbh_dist.networks.layers import Dense, LayerSpec
 from bbh_dist.networks.network import Layer
 from bbh_dist.networks.one_channel import OneChannelConv2d, suits
+from bbh_dist.products import linear, sampled_linear
 
 
 def sampled_layers(layers: Mapping[str, LayerSpec], weights: Mapping[str, Tensor]) -> Layer:
@@ -35,8 +36,8 @@ def dense(x: Tensor, weight_SOI: Tensor, bias_SO: Tensor) -> Tensor:
     """(S, B, O) of inputs (S or 1, B, I)."""
     if weight_SOI.shape[0] == 1:
         # Squeezed, not indexed: the gradient of an index is a copy in zeros.
-        return F.linear(x, weight_SOI.squeeze(0), bias_SO.squeeze(0))
-    return torch.baddbmm(bias_SO[:, None], x.expand(weight_SOI.shape[0], -1, -1), weight_SOI.mT)
+        return linear(x, weight_SOI.squeeze(0), bias_SO.squeeze(0))
+    return sampled_linear(x, weight_SOI, bias_SO)
 
 
 def conv2d(x: Tensor, weight_SOCKK: Tensor, bias_SO: Tensor | None = None, stride: int = 1, padding: int = 0) -> Tensor:
