@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from bbh_dist.allocator import keep_freed_memory
 from bbh_dist.config import Experiment
 from bbh_dist.evaluation import Prediction, RegressionPrediction, curve_details, evaluator_of, robustness
 from bbh_dist.methods import build_method
@@ -46,6 +47,7 @@ class Trainer:
     def __init__(
         self, experiment: Experiment, task: Task, workers: Workers | None = None, device: torch.device | None = None
     ) -> None:
+        keep_freed_memory()
         self.experiment = experiment
         self.workers = workers or Workers()
         self.device = device or torch.device("cpu")
