@@ -43,25 +43,35 @@ def batch(trainer: Trainer, number: int) -> Tensor:
 
 
 def experiment(
-    name: str, *, network: str = "lenet", hidden: str = "64,256,512", batch_size: int = 100, **method: Any
+    name: str,
+    *,
+    network: str = "lenet",
+    hidden: str = "64,256,512",
+    batch_size: int = 100,
+    bfloat16: bool = False,
+    **method: Any,
 ) -> Experiment:
     """The experiment of a row's name: a method's with its defaults, or BbH's with one of its generators.
 
     `method` has settings of BbH; other methods take those that they have, too. Every method has its own default
-    optimiser: the paper's BbH used RMSProp, here the layer-wise one does.
+    optimiser: the paper's BbH used RMSProp, here the layer-wise one does, whose heads and second moments may be
+    bfloat16.
 
     Raises:
         ConfigError: the network is unknown or does not take such images.
     """
     kind = name.removeprefix("bbh-").partition("-")[0]
     optimizer: dict[str, Any] = {"name": "adam"}
+    precision = "bfloat16" if bfloat16 else "float32"
     if kind == "layerwise":
         optimizer = {"name": "adam" if name == LAYERWISE_ADAM else "rmsprop", "lr": 1e-4}
         optimizer["factored"] = name != LAYERWISE_PLAIN
+        optimizer["second_moment"] = precision
     if name in METHODS:
         chosen = {"name": name} | {key: value for key, value in method.items() if key in METHODS[name].model_fields}
     else:
-        chosen = {"name": "bbh", "generator": {"kind": kind, "hidden": numbers(hidden)}, **method}
+        generator = {"kind": kind, "hidden": numbers(hidden), "head_precision": precision}
+        chosen = {"name": "bbh", "generator": generator, **method}
     settings = {
         "task": "mnist",
         "network": network,

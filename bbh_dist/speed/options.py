@@ -37,6 +37,8 @@ def check(given: argparse.Namespace) -> None:
         given.methods = _contestants(given.methods)
     if getattr(given, "workers", None) and given.workers[0] != 1:
         _wrong("--workers", "must begin with 1, which the others are compared with", ",".join(map(str, given.workers)))
+    if getattr(given, "bfloat16", False) and given.generator != "layerwise":
+        _wrong("--bfloat16", "is for the layer-wise generator", f"--generator {given.generator}")
     largest = {"threads": 1024, "repeats": 10_000, "batch_size": 60_000, "examples": 60_000, "samples": 10_000}
     largest |= {"trials": 1000, "pair_trials": 1000, "epochs": 1000, "kl_samples": 4096}
     for name, most in largest.items():
@@ -93,6 +95,8 @@ def _shard(parser: argparse.ArgumentParser) -> None:
     add("--batch-size", type=int, default=100, metavar="N", help="global batch of one worker (default: 100)")
     add("--kl-samples", type=int, default=5, metavar="N", help="weight samples of one worker (default: 5)")
     add("--generator", choices=GENERATORS, default="layerwise", help="(default: layerwise)")
+    help_ = "sharded heads and second moments in bfloat16, of the layer-wise generator"
+    add("--bfloat16", action="store_true", help=help_)
     add("--no-ddp", action="store_true", help="leave out DistributedDataParallel, which needs 4 GB a worker")
 
 

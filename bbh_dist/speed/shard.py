@@ -53,6 +53,8 @@ def measure(given: argparse.Namespace) -> dict[str, Any]:
         "ddp: every worker draws all samples and computes the whole divergence, so that the objective is the same; "
         f"{given.repeats} timed steps each",
     ]
+    if given.bfloat16:
+        notes.append("sharded workers store heads and second moments in bfloat16, ddp float32")
     if max(given.workers) > cores():
         notes.append(f"{max(given.workers)} workers share {cores()} cores here: their times say nothing about scaling")
     return {
@@ -90,17 +92,21 @@ def contestants(given: argparse.Namespace, scaling: str) -> dict[str, tuple[str,
     found = {}
     for workers in given.workers:
         times = workers if scaling == "weak" else 1
-        experiment = experiments.experiment(
-            f"bbh-{given.generator}",
-            network=given.network,
-            hidden=given.hidden,
-            batch_size=times * given.batch_size,
-            kl_samples=times * given.kl_samples,
+        experiment, plain = (
+            experiments.experiment(
+                f"bbh-{given.generator}",
+                network=given.network,
+                hidden=given.hidden,
+                batch_size=times * given.batch_size,
+                kl_samples=times * given.kl_samples,
+                bfloat16=bfloat16,
+            )
+            for bfloat16 in (given.bfloat16, False)
         )
         found[f"sharded-{workers}"] = ("sharded", workers, _changed(experiment, {"parallel": {"workers": workers}}))
         if workers > 1 and not given.no_ddp:
-            plain = {"optimizer": experiment.optimizer.model_dump() | {"factored": False}}
-            found[f"ddp-{workers}"] = ("ddp", workers, _changed(experiment, plain))
+            stored = {"optimizer": plain.optimizer.model_dump() | {"factored": False}}
+            found[f"ddp-{workers}"] = ("ddp", workers, _changed(plain, stored))
     return found
 
 

@@ -151,6 +151,7 @@ def _children(pid: int) -> list[int]:
         ("step --methods bbb,bab", "--methods: must be of map, dropout, bbb"),
         ("step --kl-samples 1", "--kl-samples: must be from 2"),
         ("shard --workers 2", "--workers: must begin with 1"),
+        ("shard --bfloat16 --generator single", "--bfloat16: is for the layer-wise generator"),
         ("predict --json no/where.json", "--json: cannot be written"),
         ("search --trials many", "--trials"),
     ],
