@@ -3,7 +3,8 @@
 MKL leaves AVX-512 out where a processor is not Intel's, and then takes twice as long: for 650 x 512 times 512 x 3316 on
 one core of an AMD EPYC (Turin) 22 ms, oneDNN 11 ms, in the same float32. torch has oneDNN built in, but chooses it for
 products only where it may round to bfloat16. The operator below is the one that torch's compiler takes for them.
-`torch.backends.mkldnn.flags(enabled=False)` switches it off.
+`torch.backends.mkldnn.flags(enabled=False)` switches it off. autograd has derivatives of any order, but no forward-mode
+ones, and torch.func does not apply.
 
 Legend: S weight samples, B batch, I inputs, O outputs.
 """
@@ -23,15 +24,17 @@ _CPUINFO = Path("/proc/cpuinfo")
 
 def linear(x: Tensor, weight_OI: Tensor, bias_O: Tensor | None = None) -> Tensor:
     """(..., O) of inputs (..., I): `torch.nn.functional.linear`, but for rounding."""
-    if not _suits(x, weight_OI):
+    if not _suits(x, weight_OI, bias_O):
         return F.linear(x, weight_OI, bias_O)
+    bias_O = None if bias_O is None else bias_O.expand(len(weight_OI))
     return _Linear.apply(x.flatten(0, -2), weight_OI, bias_O).unflatten(0, x.shape[:-1])
 
 
 def sampled_linear(x: Tensor, weight_SOI: Tensor, bias_SO: Tensor) -> Tensor:
     """(S, B, O) of inputs (S or 1, B, I), each weight sample's own linear layer."""
-    x = x.expand(len(weight_SOI), -1, -1)
-    if not _suits(x[0], weight_SOI[0]):
+    samples = len(weight_SOI)
+    x, bias_SO = x.expand(samples, -1, -1), bias_SO.expand(samples, -1)
+    if not samples or not _suits(x[0], weight_SOI[0], bias_SO[0]):
         return torch.baddbmm(bias_SO[:, None], x, weight_SOI.mT)
     # Unbound, not indexed: the gradient of an index is as large as all samples together.
     parts = zip(x.unbind(), weight_SOI.unbind(), bias_SO.unbind(), strict=True)
@@ -57,12 +60,16 @@ class _Linear(torch.autograd.Function):
         )
 
 
-def _suits(x: Tensor, weight_OI: Tensor) -> bool:
+def _suits(x: Tensor, weight_OI: Tensor, bias_O: Tensor | None) -> bool:
+    tensors = (x, weight_OI) if bias_O is None else (x, weight_OI, bias_O)
     return (
-        x.device.type == "cpu"
-        and x.dtype == weight_OI.dtype == torch.float32
+        all(tensor.device.type == "cpu" and tensor.dtype == torch.float32 for tensor in tensors)
+        and x.dim() > 1
+        and x.shape[-1:] == weight_OI.shape[1:]
         and x.numel() * len(weight_OI) >= _FEWEST_PRODUCTS
         and bool(torch.backends.mkldnn.enabled)
+        and not torch.compiler.is_compiling()
+        and not torch.is_autocast_enabled("cpu")
         and _has_slow_mkl()
     )
 

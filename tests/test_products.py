@@ -1,6 +1,7 @@
 """Linear layers by oneDNN against double precision, as where a processor has a slow MKL and as elsewhere."""
 
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 import torch
@@ -93,6 +94,44 @@ def test_weight_samples(samples_of_x: int) -> None:
 
 
 @ONEDNN
+def test_biases_that_are_broadcast() -> None:
+    x, weight = torch.randn(120, 160), torch.randn(70, 160)
+    for bias in (torch.randn(()), torch.randn(1)):
+        bias.requires_grad_()
+        result = linear(x, weight, bias)
+        assert_near(result, x.double() @ weight.double().T + bias.double())
+        result.sum().backward()
+        assert bias.grad.item() == pytest.approx(result.numel())
+    shared = sampled_linear(x[None], torch.stack([weight, 2 * weight]), torch.ones(1, 70))
+    assert_near(shared[1], 2 * (x.double() @ weight.double().T) + 1)
+
+
+def test_no_samples_and_shapes_that_do_not_fit() -> None:
+    assert sampled_linear(torch.randn(0, 120, 160), torch.randn(0, 70, 160), torch.randn(0, 70)).shape == (0, 120, 70)
+    assert linear(torch.randn(2048), torch.randn(1024, 2048)).shape == (1024,)
+    with pytest.raises(RuntimeError, match="shapes cannot be multiplied"):
+        linear(torch.randn(120, 160), torch.randn(70, 161))
+    with pytest.raises(RuntimeError, match="expanded size"):
+        linear(torch.randn(120, 160), torch.randn(70, 160), torch.randn(71))
+
+
+@pytest.mark.parametrize("maker", ["GenuineIntel", "AuthenticAMD"])
+@pytest.mark.parametrize("capability", ["AVX2", "AVX512"])
+def test_which_processors_have_a_slow_mkl(
+    maker: str, capability: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.undo()
+    facts = tmp_path / "cpuinfo"
+    facts.write_text(f"processor : 0\nvendor_id : {maker}\n")
+    monkeypatch.setattr(products, "_CPUINFO", facts)
+    for name in ("mkl", "mkldnn"):
+        monkeypatch.setattr(getattr(torch.backends, name), "is_available", lambda: True)
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: capability)
+    expected = (maker, capability) == ("AuthenticAMD", "AVX512") and hasattr(torch.ops.mkldnn, "_linear_pointwise")
+    assert products._has_slow_mkl.__wrapped__() == expected
+
+
+@ONEDNN
 @pytest.mark.filterwarnings("ignore:TF32 acceleration")  # torch's own flags set one that this build has not
 def test_it_is_used_and_can_be_switched_off(monkeypatch: pytest.MonkeyPatch) -> None:
     """And what it does not suit goes to torch: small products, other dtypes, tensors of shapes alone."""
@@ -108,6 +147,8 @@ def test_it_is_used_and_can_be_switched_off(monkeypatch: pytest.MonkeyPatch) -> 
     linear(x.double(), weight.double())
     linear(x.bfloat16(), weight.bfloat16())
     linear(x.to("meta"), weight.to("meta"))
+    with torch.autocast("cpu"):
+        assert linear(x, weight).dtype == torch.bfloat16
     monkeypatch.setattr(products, "_has_slow_mkl", lambda: False)
     linear(x, weight)
     assert len(calls) == 1

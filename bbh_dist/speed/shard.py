@@ -156,11 +156,12 @@ def _check_memory(given: argparse.Namespace) -> None:
     """
     weights = build_network(given.network, experiments.SHAPE, experiments.CLASSES).size
     rows = weights if given.generator == "layerwise" else 0
-    model = 4 * rows * (options.numbers(given.hidden)[-1] + 1)
+    numbers = rows * (options.numbers(given.hidden)[-1] + 1)
+    plain, sharded = 4 * numbers, (2 if given.bfloat16 else 4) * numbers
     need = 0.0
     for kind, workers, _ in contestants(given, "strong").values():
         # Weights and squared gradients; the plain way each worker has them all, gradients and a temporary.
-        need += workers * _PROCESS_BYTES + (4 * workers * model if kind == "ddp" else 2 * model)
+        need += workers * _PROCESS_BYTES + (4 * workers * plain if kind == "ddp" else 2 * sharded)
     free = free_memory()
     if free is not None and need > free:
         rule = f"need about {size(need)} of memory, of which {size(free)} are free; try --no-ddp or --generator single"

@@ -15,7 +15,7 @@ from bbh_dist.command_line import run
 from bbh_dist.config import BbbMethod, DropoutMethod
 from bbh_dist.config.methods import METHODS
 from bbh_dist.costs import Machine
-from bbh_dist.speed import bounds, experiments, options, step
+from bbh_dist.speed import bounds, experiments, options, shard, step
 from bbh_dist.speed.__main__ import main, parser
 
 SMALL = ("--hidden", "4")
@@ -91,6 +91,17 @@ def test_predict() -> None:
     assert list(rows) == ["bare network", "map", "bbh-single", "bbh-layerwise"]
     assert rows["bare network"]["share"] == 1
     assert rows["bbh-layerwise"]["rate"] == pytest.approx(1000 * 20 * 5 / rows["bbh-layerwise"]["median"])
+
+
+def test_bfloat16_is_for_sharded_workers_alone() -> None:
+    given = parser().parse_args(["shard", *SMALL, "--bfloat16"])
+    options.check(given)
+    stored = {}
+    for name, (_, _, experiment) in shard.contestants(given, "strong").items():
+        optimizer, generator = experiment.optimizer, experiment.method.generator
+        stored[name] = (generator.head_precision, optimizer.second_moment, optimizer.factored)
+    narrow = ("bfloat16", "bfloat16", True)
+    assert stored == {"sharded-1": narrow, "sharded-2": narrow, "ddp-2": ("float32", "float32", False)}
 
 
 @pytest.mark.cluster
