@@ -17,7 +17,7 @@ STUDY_POINTS = [point for point in POINTS if "suite" not in point]
 
 def test_a_driver_that_dies_at_every_point_costs_nothing_that_was_reported(tmp_path: Path) -> None:
     """One study, resumed after each death only to die at the next point."""
-    with Study(tmp_path, trials=10, seed=2, epochs=6) as study:
+    with Study(tmp_path, trials=20, seed=2, epochs=6) as study:
         for point in STUDY_POINTS:
             process = study.start(KILLED_AT, "tune", point)
             assert process.wait(500) == -signal.SIGKILL, f"{point}: {study.last_output()}"
