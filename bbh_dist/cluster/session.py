@@ -118,8 +118,6 @@ def cluster(address: str | None, verbose: bool) -> Iterator[Resources]:
     """
     if address is None:
         _close_to_others()
-        # Where this process is killed the cluster does not come back; Ray would wait a minute for it.
-        os.environ.setdefault("RAY_gcs_rpc_server_reconnect_timeout_s", "5")
     import ray
 
     quiet = logging.INFO if verbose else logging.ERROR

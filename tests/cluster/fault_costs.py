@@ -57,7 +57,7 @@ def of_a_study(folder: Path, _: random.Random) -> dict[str, float]:
         costs["worker of a one-worker trial killed"] = seconds(
             lambda: os.kill(before[0], signal.SIGKILL), lambda: len(set(study.workers()) - {before[0]}) == len(before)
         )
-        costs["driver of a study killed, until nothing of it runs"] = seconds(study.kill_driver)
+        costs["driver of a study killed, until nothing that worked for it runs"] = seconds(study.kill_driver)
         costs["--resume, until trials run"] = seconds(study.start, lambda: len(study.workers()) > 1)
         time.sleep(5)
         costs["Ctrl-C, until all has ended"] = seconds(study.interrupt)

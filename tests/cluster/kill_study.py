@@ -51,6 +51,8 @@ final: {top: 1, seeds: [0, 1]}
 """
 _TITLES = ("ray::OneWorkerTrial", "ray::ResourceTrainable")
 """Of the processes of trials' actors: the first while they wait, the second, a class that Tune makes, in an epoch."""
+_AGENTS = ("ray::DashboardAgent", "ray::RuntimeEnvAgent")
+"""Ray's own, without a part in the work: that their cluster was killed they tell it, in vain, for up to a minute."""
 _PATIENCE_SECONDS = 600.0
 _LONGEST_WAIT_SECONDS = 3.0
 _EPOCHS = 300
@@ -122,15 +124,19 @@ class Study:
         processes = [] if self.process is None else family(self.process.pid)
         return [pid for pid, line in processes if any(title in line for title in _TITLES)]
 
-    def processes(self) -> list[int]:
-        """All that drivers have started, orphans as well: they have the folder for temporary files in common."""
-        return [pid for pid in map(int, filter(str.isdigit, os.listdir("/proc"))) if self._is_ours(pid)]
+    def processes(self, but: tuple[str, ...] = ()) -> list[int]:
+        """All that drivers have started, orphans as well: they have the folder for temporary files in common.
 
-    def _is_ours(self, pid: int) -> bool:
+        Those whose titles begin with `but` are left out.
+        """
+        return [pid for pid in map(int, filter(str.isdigit, os.listdir("/proc"))) if self._is_ours(pid, but)]
+
+    def _is_ours(self, pid: int, but: tuple[str, ...]) -> bool:
         try:  # of those that only wait to be asked how they ended it is empty
-            return f"TMPDIR={self.temporary}\0".encode() in Path(f"/proc/{pid}/environ").read_bytes()
+            environment, title = (Path(f"/proc/{pid}/{name}").read_bytes() for name in ("environ", "cmdline"))
         except OSError:
             return False
+        return f"TMPDIR={self.temporary}\0".encode() in environment and not title.decode().startswith(but)
 
     def temporary_folders(self) -> list[Path]:
         """What drivers have left of their temporary folders."""
@@ -162,9 +168,9 @@ class Study:
         self.ended = now
 
     def kill_driver(self) -> None:
-        """SIGKILL the driver; everything that it had started has to go with it."""
+        """SIGKILL the driver; everything that works for it has to go with it."""
         self.running().kill()
-        self.has_ended()
+        self.has_ended(cleanly=False)
 
     def interrupt(self, number: signal.Signals = signal.SIGINT, *, all_processes: bool = True) -> None:
         """Ctrl-C, as a terminal sends it to all processes of the driver's group, or another signal.
@@ -181,12 +187,15 @@ class Study:
         check(not left, f"an interrupt left trials RUNNING: {left}")
         check(not self.temporary_folders(), "an interrupt left temporary folders")
 
-    def has_ended(self) -> int:
-        """The driver's exit code; what it had started has gone, what had ended has not changed."""
+    def has_ended(self, *, cleanly: bool = True) -> int:
+        """The driver's exit code; what it had started has gone, what had ended has not changed.
+
+        Of a driver that did not end cleanly Ray's agents may be left: whoever resumes does not wait for them.
+        """
         assert self.process is not None
         code = self.process.wait(_PATIENCE_SECONDS)
         self.process = None
-        wait(lambda: not self.processes(), "processes are left")
+        wait(lambda: not self.processes(but=() if cleanly else _AGENTS), "processes are left")
         self.note_ended()
         return code
 

@@ -21,7 +21,7 @@ def test_a_driver_that_dies_at_every_point_costs_nothing_that_was_reported(tmp_p
         for point in STUDY_POINTS:
             process = study.start(KILLED_AT, "tune", point)
             assert process.wait(500) == -signal.SIGKILL, f"{point}: {study.last_output()}"
-            study.has_ended()
+            study.has_ended(cleanly=False)
         finish(study)
         check_end(study)
         assert "Traceback" not in (study.folder / "output.txt").read_text()
