@@ -3,7 +3,8 @@
  * Legend: S samples, D rows (outputs), F columns (features). Bytes moved are the limit, so every sweep reads and writes
  * weights and state once, rows are taken in blocks whose features and sums stay in registers and L1, and the block
  * after is prefetched: a row is too short for the hardware to see a stream.
- * Portable: vectors are the extension that GCC and clang share. The file includes itself once per pair of types.
+ * Portable: vectors are the extension that GCC and clang share. Conversions from and to bfloat16 have a second form by
+ * AVX-512's instructions, of which GCC 12 does not make use by itself. The file includes itself once per pair of types.
  */
 #ifndef WEIGHT
 #include <math.h>
@@ -12,6 +13,7 @@
 #include <string.h>
 
 #if defined(__AVX512F__)
+#include <immintrin.h>
 #define BYTES 64
 #elif defined(__AVX__)
 #define BYTES 32
@@ -57,17 +59,32 @@ enum { READ, RMSPROP, ADAM, SGD };
 /* Of `n` numbers at p; n is the constant LANES but for the last columns. */
 INLINE vec_f32 load_f32(const float *p, size_t n) { vec_f32 x = {0}; memcpy(&x, p, n * sizeof *p); return x; }
 INLINE vec_f64 load_f64(const double *p, size_t n) { vec_f64 x = {0}; memcpy(&x, p, n * sizeof *p); return x; }
+INLINE void store_f32(float *p, vec_f32 x, size_t n, bits_f32 noise) { (void)noise; memcpy(p, &x, n * sizeof *p); }
+INLINE void store_f64(double *p, vec_f64 x, size_t n, bits_f64 noise) { (void)noise; memcpy(p, &x, n * sizeof *p); }
+#if defined(__AVX512F__)
+INLINE bits_f32 widened(half x) { return (bits_f32)_mm512_cvtepu16_epi32((__m256i)x); }
+INLINE half narrowed(bits_f32 x) { return (half)_mm512_cvtepi32_epi16((__m512i)x); }
+INLINE bits_f32 where_nan(vec_f32 x, bits_f32 yes, bits_f32 no) {
+    __mmask16 nan = _mm512_cmp_ps_mask((__m512)x, (__m512)x, _CMP_UNORD_Q);
+    return (bits_f32)_mm512_mask_blend_epi32(nan, (__m512i)no, (__m512i)yes);
+}
+#else
+INLINE bits_f32 widened(half x) { return __builtin_convertvector(x, bits_f32); }
+INLINE half narrowed(bits_f32 x) { return __builtin_convertvector(x, half); }
+INLINE bits_f32 where_nan(vec_f32 x, bits_f32 yes, bits_f32 no) {
+    bits_f32 nan = (bits_f32)(x != x);
+    return (yes & nan) | (no & ~nan);
+}
+#endif
 INLINE vec_f32 load_bf16(const bf16 *p, size_t n) {
     half x = {0};
     memcpy(&x, p, n * sizeof *p);
-    return (vec_f32)(__builtin_convertvector(x, bits_f32) << 16);
+    return (vec_f32)(widened(x) << 16);
 }
-INLINE void store_f32(float *p, vec_f32 x, size_t n, bits_f32 noise) { (void)noise; memcpy(p, &x, n * sizeof *p); }
-INLINE void store_f64(double *p, vec_f64 x, size_t n, bits_f64 noise) { (void)noise; memcpy(p, &x, n * sizeof *p); }
 /* Stochastic rounding by 16 bits of noise. A NaN keeps its upper bits, made quiet lest it become infinity. */
 INLINE void store_bf16(bf16 *p, vec_f32 x, size_t n, bits_f32 noise) {
-    bits_f32 bits = (bits_f32)x, nan = (bits_f32)(x != x);
-    half y = __builtin_convertvector(((bits + (noise & ~nan)) | (nan & 0x400000)) >> 16, half);
+    bits_f32 bits = (bits_f32)x;
+    half y = narrowed(where_nan(x, bits | 0x400000, bits + noise) >> 16);
     memcpy(p, &y, n * sizeof *p);
 }
 
@@ -226,17 +243,16 @@ INLINE void NAME(dots)(const struct layer *l, size_t r, size_t rows, size_t s, s
     const WEIGHT *w = (const WEIGHT *)l->weight + r * F;
     const REAL *b = (const REAL *)l->features + s * width;
     EACH(k, rows) EACH(i, samples) sums[k][i] = (VEC){0};
-    for (size_t f = 0; f < F; f += LANES) {
-        if (f + LANES <= F)
-            EACH(k, rows) {
-                VEC x = LOAD(WEIGHT, w + k * F + f, LANES);
-                __builtin_prefetch(w + (k + ROWS) * F + f, 0, 2);
-                EACH(i, samples) sums[k][i] += x * LOAD(REAL, b + i * width + f, LANES);
-            }
-        else
-            EACH(k, rows) EACH(i, samples)
-                sums[k][i] += LOAD(WEIGHT, w + k * F + f, F - f) * LOAD(REAL, b + i * width + f, LANES);
-    }
+    size_t f = 0;
+    for (; f + LANES <= F; f += LANES) /* with the last columns in this loop GCC keeps sums in memory */
+        EACH(k, rows) {
+            VEC x = LOAD(WEIGHT, w + k * F + f, LANES);
+            __builtin_prefetch(w + (k + ROWS) * F + f, 0, 2);
+            EACH(i, samples) sums[k][i] += x * LOAD(REAL, b + i * width + f, LANES);
+        }
+    if (f < F)
+        EACH(k, rows) EACH(i, samples)
+            sums[k][i] += LOAD(WEIGHT, w + k * F + f, F - f) * LOAD(REAL, b + i * width + f, LANES);
     EACH(k, rows) EACH(i, samples) {
         ptrdiff_t place = (ptrdiff_t)(s + i) * l->sample_stride + (ptrdiff_t)(r + k) * l->row_stride;
         ((REAL *)l->sides)[place] = CAT(sum, REAL)(sums[k][i]) + ((const REAL *)l->bias)[r + k];
