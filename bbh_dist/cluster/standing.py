@@ -75,12 +75,9 @@ class StandingWorkers:
         self._group.stopped.set()
         self._order({})
         self._group.join(_SECONDS_TO_END)
-        until, is_released = time.monotonic() + _SECONDS_TO_START, False
-        while self._group.is_alive() and time.monotonic() < until:
-            # Workers that are still on their way have no resources that could be named. The thread is waited for: one
-            # that asks Ray something after its shutdown ends the process.
-            is_released = is_released or _release(self.folder)
-            self._group.join(_POLL_SECONDS)
+        until = time.monotonic() + _SECONDS_TO_START
+        while self._group.is_alive() and not _release(self.folder) and time.monotonic() < until:
+            time.sleep(_POLL_SECONDS)  # they are still on their way, and have no resources that could be named
 
     def _start(self) -> None:
         (self.folder / _PLACEMENT_GROUP).unlink(missing_ok=True)
