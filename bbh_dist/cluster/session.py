@@ -1,6 +1,7 @@
 """A connection to a Ray cluster, one that is started here or one that stands, and what fits on it."""
 
 import contextlib
+import gc
 import logging
 import os
 import secrets
@@ -138,7 +139,7 @@ def cluster(address: str | None, verbose: bool) -> Iterator[Resources]:
         try:
             yield _cluster_resources()
         finally:
-            ray.shutdown()
+            _shut_down()
         return
     available = local_resources()
     with temporary_folder() as folder:
@@ -155,7 +156,25 @@ def cluster(address: str | None, verbose: bool) -> Iterator[Resources]:
                 )
             yield available
         finally:
-            ray.shutdown()
+            _shut_down()
+
+
+def _shut_down() -> None:
+    """Disconnect from Ray, and stop it where it was started here, while no thread collects garbage.
+
+    What refers to Ray's objects tells Ray when it is freed. If a thread, as that which talks to the tracking store,
+    happens to collect such garbage at the moment at which Ray is gone and does not know it yet, Ray ends the process.
+    """
+    import ray
+
+    collects = gc.isenabled()
+    gc.collect()
+    gc.disable()
+    try:
+        ray.shutdown()
+    finally:
+        if collects:
+            gc.enable()
 
 
 @contextlib.contextmanager

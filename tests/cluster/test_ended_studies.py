@@ -101,7 +101,7 @@ def test_ctrl_c_twice_ends_now(study: Study) -> None:
     os.killpg(process.pid, signal.SIGINT)
     wait(lambda: "once more ends at once" in study.last_output(), "the first was not taken note of")
     os.killpg(process.pid, signal.SIGINT)
-    assert study.has_ended(cleanly=False) == 130
+    assert study.has_ended() == 130
 
 
 ON_THE_CLUSTER = """
