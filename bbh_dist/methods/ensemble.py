@@ -8,10 +8,13 @@ A training step of 10 LeNets, batch 100, 2 cores of an AMD EPYC, times MAP's by 
 a thread for each member 10.3 to 10.6, and 7.7. In one pass it takes more processor time than either.
 """
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 
 from bbh_dist.config import EnsembleMethod
+from bbh_dist.methods.beside import beside_each_other
 from bbh_dist.methods.map import initial_weights, kernel_penalty
 from bbh_dist.methods.method import Method
 from bbh_dist.networks import Network, sampled_layers
@@ -56,23 +59,28 @@ class Ensemble(Method):
         return self.network(sampled_layers(self.network.layers, self._weights(drawn, samples)), inputs[None])
 
     def each(self, inputs: Tensor, drawn: range, samples: SampleShare, first: int = 0) -> Tensor:
-        """Logits (S, B, C) of inputs (S, B, ...): all members in one pass, or in turn, as is faster.
+        """Logits (S, B, C) of inputs (S, B, ...): all members in one pass, a thread for each, or in turn, as is faster.
 
         On CPU activations of images under all members leave the cache, and are fetched from the system anew each step.
-        Figures are in the docstring of the module.
+        Figures are in the docstring of the module. Replicas may exchange statistics of their parts of a batch within
+        the network, in the same order, so there members take turns.
         """
         weights = self._weights(drawn, samples)
-        together = 1 if self.convolves and inputs.device.type == "cpu" else max(1, len(inputs))
-        pieces = zip(inputs.split(together), *(weight.split(together) for weight in weights.values()), strict=True)
-        return torch.cat([self._piece(x, dict(zip(weights, own, strict=True))) for x, *own in pieces])
+        alone = self.convolves and inputs.device.type == "cpu"
+
+        def piece(x: Tensor, own: Sequence[Tensor]) -> Tensor:
+            return self.network(sampled_layers(self.network.layers, dict(zip(weights, own, strict=True))), x)
+
+        if alone and len(inputs) >= torch.get_num_threads() > 1 and self.shards.replicas.size == 1:
+            return beside_each_other(piece, inputs, list(weights.values()))
+        together = 1 if alone else max(1, len(inputs))
+        parts = zip(inputs.split(together), *(weight.split(together) for weight in weights.values()), strict=True)
+        return torch.cat([piece(x, own) for x, *own in parts])
 
     def divergence(self, drawn: range) -> Tensor:
         """Mean over members of the sum of squared kernel weights / (2 prior_stddev^2), nats."""
         penalty = kernel_penalty(self.network.tensors, self.weights, self.prior_stddev)
         return self.holders.sum(penalty / self.members)
-
-    def _piece(self, x: Tensor, weights: dict[str, Tensor]) -> Tensor:
-        return self.network(sampled_layers(self.network.layers, weights), x)
 
     def _weights(self, drawn: range, samples: SampleShare | None) -> dict[str, Tensor]:
         """Tensors (S, *shape) by name, of the members of a share; gradients come back summed over replicas."""
