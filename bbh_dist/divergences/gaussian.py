@@ -18,15 +18,13 @@ def gaussian_kl(mean_SD: Tensor, log_stddev: Tensor, prior_stddev: float) -> Ten
     `log_stddev` is one number for all D weights, (), or one for each, (D,).
     Source: Kingma & Welling 2014, appendix B, for a general prior scale.
     """
-    return gaussian_kl_of_norms(mean_SD.square().sum(1), mean_SD.shape[1], log_stddev, prior_stddev)
+    spreads = spread(log_stddev, prior_stddev).expand(mean_SD.shape[1])
+    return spreads.sum() + mean_SD.square().sum(1) / (2 * prior_stddev**2)
 
 
-def gaussian_kl_of_norms(square_S: Tensor, weights: int, log_stddev: Tensor, prior_stddev: float) -> Tensor:
-    """The same (S,), from the squared norms (S,) of the means."""
-    ratio = torch.exp(2 * log_stddev) / prior_stddev**2
-    spread = 0.5 * (ratio - 1) - (log_stddev - math.log(prior_stddev))
-    spread = spread.sum() if log_stddev.dim() else weights * spread
-    return spread + square_S / (2 * prior_stddev**2)
+def spread(log_stddev: Tensor, prior_stddev: float) -> Tensor:
+    """KL(N(0, stddev^2) || N(0, prior_stddev^2)) in nats, for each element."""
+    return 0.5 * (torch.exp(2 * log_stddev) / prior_stddev**2 - 1) - (log_stddev - math.log(prior_stddev))
 
 
 def factorised_gaussian_kl(mean_D: Tensor, log_stddev_D: Tensor, prior_stddev: float) -> Tensor:

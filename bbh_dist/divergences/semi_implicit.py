@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from bbh_dist.divergences.gaussian import gaussian_kl_of_norms
+from bbh_dist.divergences.gaussian import spread
 
 
 def _itself(tensor: Tensor) -> Tensor:
@@ -51,12 +51,10 @@ def semi_implicit_kl(
     conditionals = max(count, inner_samples + 1)
     if means[0].shape[0] < conditionals:
         raise ValueError(f"{inner_samples} inner samples need {conditionals} means, got {means[0].shape[0]}")
-    kl_S = means[0].new_zeros(count)
-    gap_SM = means[0].new_zeros(count, conditionals)
-    for mean_MD, eps_SD, log_stddev in zip(means, deviations, log_stddevs, strict=True):
-        cross_SM, gram_MM, square_M, unit = _products(mean_MD, eps_SD, log_stddev)
-        kl_S = kl_S + gaussian_kl_of_norms(square_M[:count], mean_MD.shape[1], log_stddev, prior_stddev)
-        gap_SM = gap_SM + _gaps(cross_SM[:, :conditionals], gram_MM[:conditionals, :conditionals], unit)
+    cross_TSM, gram_TMM, square_S, unit_T = _products(means, deviations, log_stddevs)
+    sizes = [mean_MD.shape[1] for mean_MD in means]
+    kl_S = _sum_of_spreads(sizes, log_stddevs, prior_stddev) + square_S / (2 * prior_stddev**2)
+    gap_SM = _gaps(cross_TSM[:, :, :conditionals], gram_TMM[:, :conditionals, :conditionals], unit_T)
     sums = whole(torch.cat([kl_S[:, None], gap_SM], dim=1))
     kl_S, gap_SM = sums[:, 0], sums[:, 1:]
     used = _used(count, conditionals, inner_samples, kl_S.device)
@@ -64,47 +62,96 @@ def semi_implicit_kl(
     return (kl_S + mixture_S).mean()
 
 
-def _products(mean_MD: Tensor, eps_SD: Tensor, log_stddev: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """As `_Grams`, and the log of the sigma that is still to be divided by: where weights have their own it is done."""
-    if not log_stddev.dim():
-        cross_SM, gram_MM, square_M = _Grams.apply(mean_MD, eps_SD)
-        return cross_SM, gram_MM, square_M, log_stddev
-    cross_SM, gram_MM, _ = _Grams.apply(mean_MD * torch.exp(-log_stddev), eps_SD)
-    return cross_SM, gram_MM, mean_MD.square().sum(1), mean_MD.new_zeros(())
+def _products(
+    means: Sequence[Tensor], deviations: Sequence[Tensor], log_stddevs: Sequence[Tensor] | Tensor
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """As `_Grams`, but squared norms of the samples' means (S,) over all tensors; and what is to be divided by.
+
+    That is a log sigma (T,) for each tensor, 0 where its weights have their own: there it is done.
+    """
+    count = len(deviations[0])
+    own = [log_stddev.dim() > 0 for log_stddev in log_stddevs]
+    scaled = [
+        mean_MD * torch.exp(-log_stddev) if has else mean_MD
+        for mean_MD, log_stddev, has in zip(means, log_stddevs, own, strict=True)
+    ]
+    cross_TSM, gram_TMM, square_TM = _Grams.apply(*scaled, *deviations)
+    if not any(own):
+        return cross_TSM, gram_TMM, square_TM[:, :count].sum(0), _stacked(log_stddevs)
+    zero = means[0].new_zeros(())
+    squares = [
+        mean_MD[:count].square().sum(1) if has else square_M[:count]
+        for mean_MD, square_M, has in zip(means, square_TM, own, strict=True)
+    ]
+    units = [zero if has else log_stddev for log_stddev, has in zip(log_stddevs, own, strict=True)]
+    return cross_TSM, gram_TMM, torch.stack(squares).sum(0), torch.stack(units)
+
+
+def _sum_of_spreads(sizes: Sequence[int], log_stddevs: Sequence[Tensor] | Tensor, prior_stddev: float) -> Tensor:
+    """() of all weights' KL in nats, but for the squares of their means."""
+    if any(log_stddev.dim() for log_stddev in log_stddevs):
+        parts = zip(sizes, log_stddevs, strict=True)
+        return torch.stack([spread(one, prior_stddev).expand(size).sum() for size, one in parts]).sum()
+    spread_T = spread(_stacked(log_stddevs), prior_stddev)
+    return (spread_T * spread_T.new_tensor(sizes)).sum()
+
+
+def _stacked(numbers: Sequence[Tensor] | Tensor) -> Tensor:
+    return numbers if isinstance(numbers, Tensor) else torch.stack(list(numbers))
 
 
 class _Grams(torch.autograd.Function):
-    """eps (S, D) times centred means (M, D), the Gram matrix of the centred means, and squared norms of the means.
+    """Of T tensors eps (S, D_t) times centred means (M, D_t), Gram matrices of those, and squared norms of the means.
 
-    Centring keeps rounding small; distances don't depend on it. All that is S x D large is made once, and the backward
-    pass is two small matrix products instead of a chain of sweeps over it.
+    (T, S, M), (T, M, M) and (T, M) of all means and then all eps. Centring keeps rounding small; distances don't
+    depend on it. All that is S x D large is made once, and the backward pass is two small matrix products instead of a
+    chain of sweeps over it.
     """
 
     @staticmethod
-    def forward(ctx: Any, mean_MD: Tensor, eps_SD: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        centre_D = mean_MD.mean(0)
-        centred_MD = mean_MD - centre_D
-        gram_MM = centred_MD @ centred_MD.mT
-        ctx.save_for_backward(centred_MD, centre_D, eps_SD)
-        square_M = gram_MM.diagonal() + 2 * (centred_MD @ centre_D) + centre_D @ centre_D
-        return eps_SD @ centred_MD.mT, gram_MM, square_M
+    def forward(ctx: Any, *means_and_eps: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        means, deviations = _halves(means_and_eps)
+        centres = [mean_MD.mean(0) for mean_MD in means]
+        centred = [mean_MD - centre_D for mean_MD, centre_D in zip(means, centres, strict=True)]
+        ctx.save_for_backward(*centred, *centres, *deviations)
+        cross_TSM = torch.stack([eps_SD @ one_MD.mT for eps_SD, one_MD in zip(deviations, centred, strict=True)])
+        gram_TMM = torch.stack([one_MD @ one_MD.mT for one_MD in centred])
+        along_TM = torch.stack([one_MD @ centre_D for one_MD, centre_D in zip(centred, centres, strict=True)])
+        square_T = torch.stack([centre_D @ centre_D for centre_D in centres])
+        return cross_TSM, gram_TMM, gram_TMM.diagonal(dim1=1, dim2=2) + 2 * along_TM + square_T[:, None]
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, cross_SM: Tensor, gram_MM: Tensor, square_M: Tensor) -> tuple[Tensor, Tensor | None]:
-        centred_MD, centre_D, eps_SD = ctx.saved_tensors
-        result_MD = (gram_MM + gram_MM.mT + 2 * square_M.diag()) @ centred_MD
-        result_MD.addmm_(cross_SM.mT, eps_SD).addr_(2 * square_M, centre_D)
-        return result_MD, cross_SM @ centred_MD if ctx.needs_input_grad[1] else None
+    def backward(ctx: Any, cross_TSM: Tensor, gram_TMM: Tensor, square_TM: Tensor) -> tuple[Tensor | None, ...]:
+        tensors = len(ctx.saved_tensors) // 3
+        centred, centres, deviations = (ctx.saved_tensors[i * tensors : (i + 1) * tensors] for i in range(3))
+        mixed_TMM, twice_TM = gram_TMM + gram_TMM.mT + 2 * square_TM.diag_embed(), 2 * square_TM
+        of_means = [
+            (mixed_MM @ one_MD).addmm_(cross_SM.mT, eps_SD).addr_(twice_M, centre_D)
+            for mixed_MM, one_MD, cross_SM, eps_SD, twice_M, centre_D in zip(
+                mixed_TMM, centred, cross_TSM, deviations, twice_TM, centres, strict=True
+            )
+        ]
+        wanted = ctx.needs_input_grad[tensors:]
+        of_eps = [
+            cross_SM @ one_MD if needed else None
+            for cross_SM, one_MD, needed in zip(cross_TSM, centred, wanted, strict=True)
+        ]
+        return *of_means, *of_eps
 
 
-def _gaps(cross_SM: Tensor, gram_MM: Tensor, log_stddev: Tensor) -> Tensor:
-    """(S, M) terms a_ik of one tensor."""
-    norms_M = gram_MM.diagonal()
-    count = len(cross_SM)
-    squared_SM = norms_M[:count, None] + norms_M - 2 * gram_MM[:count]
-    linear_SM = cross_SM.diagonal()[:, None] - cross_SM
-    return linear_SM * torch.exp(-log_stddev) + 0.5 * squared_SM * torch.exp(-2 * log_stddev)
+def _halves(tensors: Sequence[Tensor]) -> tuple[Sequence[Tensor], Sequence[Tensor]]:
+    return tensors[: len(tensors) // 2], tensors[len(tensors) // 2 :]
+
+
+def _gaps(cross_TSM: Tensor, gram_TMM: Tensor, log_stddev_T: Tensor) -> Tensor:
+    """(S, M) terms a_ik, summed over tensors."""
+    norms_TM = gram_TMM.diagonal(dim1=1, dim2=2)
+    count = cross_TSM.shape[1]
+    squared_TSM = norms_TM[:, :count, None] + norms_TM[:, None] - 2 * gram_TMM[:, :count]
+    linear_TSM = cross_TSM.diagonal(dim1=1, dim2=2)[:, :, None] - cross_TSM
+    precision_T11 = torch.exp(-log_stddev_T)[:, None, None]
+    return (linear_TSM * precision_T11 + 0.5 * squared_TSM * precision_T11.square()).sum(0)
 
 
 def _used(count: int, conditionals: int, inner_samples: int, device: torch.device) -> Tensor:
