@@ -3,9 +3,9 @@
 Members differ by their start and by the order in which they see the data; nothing ties them together. As in the paper's
 comparison there is no head for the predictive variance and no adversarial training.
 
-A training step of 10 LeNets, batch 100, 2 cores of an AMD EPYC, times MAP's by the wall clock (medians): in turn
-8.6 to 9.2 where torch's threads spin while they wait, as is usual, and 9.0 where they sleep (OMP_WAIT_POLICY=PASSIVE);
-a thread for each member 10.3 to 10.6, and 7.7. In one pass it takes more processor time than either.
+A training step of 10 LeNets, batch 100, 2 cores of an AMD EPYC, times MAP's by the wall clock (medians of three runs in
+turns): members in turn 8.69, 8.73, 9.13, a member on each of two threads 7.76, 7.30, 8.38. In one pass it takes more
+processor time than either.
 """
 
 from collections.abc import Sequence
@@ -59,7 +59,7 @@ class Ensemble(Method):
         return self.network(sampled_layers(self.network.layers, self._weights(drawn, samples)), inputs[None])
 
     def each(self, inputs: Tensor, drawn: range, samples: SampleShare, first: int = 0) -> Tensor:
-        """Logits (S, B, C) of inputs (S, B, ...): all members in one pass, a thread for each, or in turn, as is faster.
+        """Logits (S, B, C) of inputs (S, B, ...): in one pass, a member on each thread, or in turn, as is faster.
 
         On CPU activations of images under all members leave the cache, and are fetched from the system anew each step.
         Figures are in the docstring of the module. Replicas may exchange statistics of their parts of a batch within
