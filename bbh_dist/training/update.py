@@ -158,13 +158,17 @@ class Call:
 
     def __init__(self, head: Head) -> None:
         factors = [factors for factors in head.factors or [] if factors.gradients is not None]
-        self.features = torch.cat([part.features.flatten(0, -2) for part in factors])
-        self.gradients = torch.cat([part.gradients for part in factors if part.gradients is not None])
+        self.features = _joined([part.features.flatten(0, -2) for part in factors])
+        self.gradients = _joined([part.gradients for part in factors if part.gradients is not None])
 
     @staticmethod
     def is_used(head: Head) -> bool:
         """Whether a gradient came by."""
         return any(factors.gradients is not None for factors in head.factors or [])
+
+
+def _joined(parts: list[Tensor]) -> Tensor:
+    return parts[0] if len(parts) == 1 else torch.cat(parts)  # which copies even one
 
 
 def _layerwise_heads(method: nn.Module) -> dict[str, Head]:
