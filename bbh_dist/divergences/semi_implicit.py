@@ -15,6 +15,7 @@ Legend: S weight samples, M >= S conditionals, D weights, t weight tensors.
 
 import math
 from collections.abc import Callable, Sequence
+from functools import cache
 from typing import Any
 
 import torch
@@ -93,7 +94,13 @@ def _sum_of_spreads(sizes: Sequence[int], log_stddevs: Sequence[Tensor] | Tensor
         parts = zip(sizes, log_stddevs, strict=True)
         return torch.stack([spread(one, prior_stddev).expand(size).sum() for size, one in parts]).sum()
     spread_T = spread(_stacked(log_stddevs), prior_stddev)
-    return (spread_T * spread_T.new_tensor(sizes)).sum()
+    return (spread_T * _constant(tuple(sizes), spread_T.dtype, spread_T.device)).sum()
+
+
+@cache
+def _constant(numbers: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
+    """Made once: a GPU's host waits for a copy."""
+    return torch.tensor(numbers, dtype=dtype, device=device)
 
 
 def _stacked(numbers: Sequence[Tensor] | Tensor) -> Tensor:
