@@ -15,7 +15,6 @@ Legend: S weight samples, M >= S conditionals, D weights, t weight tensors.
 
 import math
 from collections.abc import Callable, Sequence
-from functools import cache
 from typing import Any
 
 import torch
@@ -70,85 +69,54 @@ def _products(
 
     That is a log sigma (T,) for each tensor, 0 where its weights have their own: there it is done.
     """
-    count = len(deviations[0])
-    own = [log_stddev.dim() > 0 for log_stddev in log_stddevs]
-    scaled = [
-        mean_MD * torch.exp(-log_stddev) if has else mean_MD
-        for mean_MD, log_stddev, has in zip(means, log_stddevs, own, strict=True)
+    of_tensors = [
+        _of_one(mean_MD, eps_SD, log_stddev)
+        for mean_MD, eps_SD, log_stddev in zip(means, deviations, log_stddevs, strict=True)
     ]
-    cross_TSM, gram_TMM, square_TM = _Grams.apply(*scaled, *deviations)
-    if not any(own):
-        return cross_TSM, gram_TMM, square_TM[:, :count].sum(0), _stacked(log_stddevs)
-    zero = means[0].new_zeros(())
-    squares = [
-        mean_MD[:count].square().sum(1) if has else square_M[:count]
-        for mean_MD, square_M, has in zip(means, square_TM, own, strict=True)
-    ]
-    units = [zero if has else log_stddev for log_stddev, has in zip(log_stddevs, own, strict=True)]
-    return cross_TSM, gram_TMM, torch.stack(squares).sum(0), torch.stack(units)
+    cross_TSM, gram_TMM, square_TM, unit_T = (torch.stack(list(parts)) for parts in zip(*of_tensors, strict=True))
+    return cross_TSM, gram_TMM, square_TM[:, : len(deviations[0])].sum(0), unit_T
+
+
+def _of_one(mean_MD: Tensor, eps_SD: Tensor, log_stddev: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    if not log_stddev.dim():
+        return *_Grams.apply(mean_MD, eps_SD), log_stddev
+    cross_SM, gram_MM, _ = _Grams.apply(mean_MD * torch.exp(-log_stddev), eps_SD)
+    return cross_SM, gram_MM, mean_MD.square().sum(1), mean_MD.new_zeros(())
 
 
 def _sum_of_spreads(sizes: Sequence[int], log_stddevs: Sequence[Tensor] | Tensor, prior_stddev: float) -> Tensor:
     """() of all weights' KL in nats, but for the squares of their means."""
     if any(log_stddev.dim() for log_stddev in log_stddevs):
-        parts = zip(sizes, log_stddevs, strict=True)
-        return torch.stack([spread(one, prior_stddev).expand(size).sum() for size, one in parts]).sum()
-    spread_T = spread(_stacked(log_stddevs), prior_stddev)
-    return (spread_T * _constant(tuple(sizes), spread_T.dtype, spread_T.device)).sum()
-
-
-@cache
-def _constant(numbers: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
-    """Made once: a GPU's host waits for a copy."""
-    return torch.tensor(numbers, dtype=dtype, device=device)
-
-
-def _stacked(numbers: Sequence[Tensor] | Tensor) -> Tensor:
-    return numbers if isinstance(numbers, Tensor) else torch.stack(list(numbers))
+        spreads = [spread(log_stddev, prior_stddev) for log_stddev in log_stddevs]
+    else:
+        spreads = list(spread(torch.stack(list(log_stddevs)), prior_stddev))
+    return torch.stack([one.sum() if one.dim() else size * one for size, one in zip(sizes, spreads, strict=True)]).sum()
 
 
 class _Grams(torch.autograd.Function):
-    """Of T tensors eps (S, D_t) times centred means (M, D_t), Gram matrices of those, and squared norms of the means.
+    """eps (S, D) times centred means (M, D), the Gram matrix of the centred means, and squared norms of the means.
 
-    (T, S, M), (T, M, M) and (T, M) of all means and then all eps. Centring keeps rounding small; distances don't
-    depend on it. All that is S x D large is made once, and the backward pass is two small matrix products instead of a
-    chain of sweeps over it.
+    Centring keeps rounding small; distances don't depend on it. All that is S x D large is made once, and the backward
+    pass is two small matrix products instead of a chain of sweeps over it. Of one tensor: of all at once, what is as
+    large as the weights would be held for all of them.
     """
 
     @staticmethod
-    def forward(ctx: Any, *means_and_eps: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        means, deviations = _halves(means_and_eps)
-        centres = [mean_MD.mean(0) for mean_MD in means]
-        centred = [mean_MD - centre_D for mean_MD, centre_D in zip(means, centres, strict=True)]
-        ctx.save_for_backward(*centred, *centres, *deviations)
-        cross_TSM = torch.stack([eps_SD @ one_MD.mT for eps_SD, one_MD in zip(deviations, centred, strict=True)])
-        gram_TMM = torch.stack([one_MD @ one_MD.mT for one_MD in centred])
-        along_TM = torch.stack([one_MD @ centre_D for one_MD, centre_D in zip(centred, centres, strict=True)])
-        square_T = torch.stack([centre_D @ centre_D for centre_D in centres])
-        return cross_TSM, gram_TMM, gram_TMM.diagonal(dim1=1, dim2=2) + 2 * along_TM + square_T[:, None]
+    def forward(ctx: Any, mean_MD: Tensor, eps_SD: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        centre_D = mean_MD.mean(0)
+        centred_MD = mean_MD - centre_D
+        gram_MM = centred_MD @ centred_MD.mT
+        ctx.save_for_backward(centred_MD, centre_D, eps_SD)
+        square_M = gram_MM.diagonal() + 2 * (centred_MD @ centre_D) + centre_D @ centre_D
+        return eps_SD @ centred_MD.mT, gram_MM, square_M
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, cross_TSM: Tensor, gram_TMM: Tensor, square_TM: Tensor) -> tuple[Tensor | None, ...]:
-        tensors = len(ctx.saved_tensors) // 3
-        centred, centres, deviations = (ctx.saved_tensors[i * tensors : (i + 1) * tensors] for i in range(3))
-        mixed_TMM, twice_TM = gram_TMM + gram_TMM.mT + 2 * square_TM.diag_embed(), 2 * square_TM
-        of_means = [
-            (mixed_MM @ one_MD).addmm_(cross_SM.mT, eps_SD).addr_(twice_M, centre_D)
-            for mixed_MM, one_MD, cross_SM, eps_SD, twice_M, centre_D in zip(
-                mixed_TMM, centred, cross_TSM, deviations, twice_TM, centres, strict=True
-            )
-        ]
-        wanted = ctx.needs_input_grad[tensors:]
-        of_eps = [
-            cross_SM @ one_MD if needed else None
-            for cross_SM, one_MD, needed in zip(cross_TSM, centred, wanted, strict=True)
-        ]
-        return *of_means, *of_eps
-
-
-def _halves(tensors: Sequence[Tensor]) -> tuple[Sequence[Tensor], Sequence[Tensor]]:
-    return tensors[: len(tensors) // 2], tensors[len(tensors) // 2 :]
+    def backward(ctx: Any, cross_SM: Tensor, gram_MM: Tensor, square_M: Tensor) -> tuple[Tensor, Tensor | None]:
+        centred_MD, centre_D, eps_SD = ctx.saved_tensors
+        result_MD = (gram_MM + gram_MM.mT + 2 * square_M.diag()) @ centred_MD
+        result_MD.addmm_(cross_SM.mT, eps_SD).addr_(2 * square_M, centre_D)
+        return result_MD, cross_SM @ centred_MD if ctx.needs_input_grad[1] else None
 
 
 def _gaps(cross_TSM: Tensor, gram_TMM: Tensor, log_stddev_T: Tensor) -> Tensor:

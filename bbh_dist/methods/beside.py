@@ -8,7 +8,7 @@ Legend: S networks, B batch.
 
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from functools import cache
 from typing import Any
@@ -24,14 +24,14 @@ Piece = Callable[[Tensor, Sequence[Tensor]], Tensor]
 def beside_each_other(piece: Piece, inputs: Tensor, weights: Sequence[Tensor]) -> Tensor:
     """Outputs (S, B, ...) of inputs (S, B, ...) and weights (S, *shape), differentiable once, by the weights alone.
 
-    `piece` runs on several threads at a time.
+    `piece` runs on several threads at a time. One caller at a time: torch's number of threads is changed meanwhile.
     """
     outputs: Tensor = _BesideEachOther.apply(piece, inputs, *weights)
     return outputs
 
 
 class _BesideEachOther(torch.autograd.Function):
-    """Each network's graph is its own and stays on its thread's side; backward runs each of them likewise."""
+    """Each network has a graph of its own, and the backward pass runs each of them likewise."""
 
     @staticmethod
     def forward(ctx: Any, piece: Piece, inputs: Tensor, *weights: Tensor) -> Tensor:
@@ -51,7 +51,7 @@ class _BesideEachOther(torch.autograd.Function):
 
         def run(network: int) -> None:
             own, outputs = graphs[network]
-            parts = torch.autograd.grad(outputs, own, gradient.narrow(0, network, 1))
+            parts = torch.autograd.grad(outputs, own, gradient.narrow(0, network, 1), materialize_grads=True)
             for whole, part in zip(found, parts, strict=True):
                 whole.narrow(0, network, 1).copy_(part)  # while it is in this core's cache
             graphs[network] = None
@@ -61,8 +61,15 @@ class _BesideEachOther(torch.autograd.Function):
 
 
 def _on_threads(run: Callable[[int], Any], networks: Iterable[int]) -> list[Any]:
+    """What `run` gives for each network; after a failure, too, none is left running."""
     with _single_threaded() as threads:
-        return list(_pool(threads).map(run, networks))
+        running = [_pool(threads).submit(run, network) for network in networks]
+        try:
+            return [one.result() for one in running]
+        finally:
+            for one in running:
+                one.cancel()
+            wait(running)
 
 
 @contextmanager

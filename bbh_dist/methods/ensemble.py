@@ -62,8 +62,8 @@ class Ensemble(Method):
         """Logits (S, B, C) of inputs (S, B, ...): in one pass, a member on each thread, or in turn, as is faster.
 
         On CPU activations of images under all members leave the cache, and are fetched from the system anew each step.
-        Figures are in the docstring of the module. Replicas may exchange statistics of their parts of a batch within
-        the network, in the same order, so there members take turns.
+        Figures are in the docstring of the module. Members take turns where a fifth of the threads' time or more would
+        be left over, and among replicas, which may exchange statistics of their parts of a batch within the network.
         """
         weights = self._weights(drawn, samples)
         alone = self.convolves and inputs.device.type == "cpu"
@@ -71,7 +71,9 @@ class Ensemble(Method):
         def piece(x: Tensor, own: Sequence[Tensor]) -> Tensor:
             return self.network(sampled_layers(self.network.layers, dict(zip(weights, own, strict=True))), x)
 
-        if alone and len(inputs) >= torch.get_num_threads() > 1 and self.shards.replicas.size == 1:
+        threads, members = torch.get_num_threads(), len(inputs)
+        in_whole_rounds = 5 * members > 4 * threads * -(-members // threads)
+        if alone and threads > 1 and in_whole_rounds and self.shards.replicas.size == 1:
             return beside_each_other(piece, inputs, list(weights.values()))
         together = 1 if alone else max(1, len(inputs))
         parts = zip(inputs.split(together), *(weight.split(together) for weight in weights.values()), strict=True)

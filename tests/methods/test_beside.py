@@ -3,6 +3,7 @@
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator, Sequence
 
 import pytest
@@ -80,12 +81,21 @@ def test_several_run_at_a_time_and_torch_has_one_thread_in_each() -> None:
     assert threading.get_ident() not in dict(seen)
 
 
-def test_a_failure_leaves_torch_its_threads() -> None:
+def test_a_failure_leaves_torch_its_threads_and_none_running() -> None:
+    inputs, ended = torch.arange(NETWORKS).view(-1, 1), []
+
     def failing(x: Tensor, own: Sequence[Tensor]) -> Tensor:
-        raise ArithmeticError("no outputs")
+        if x == 0:
+            raise ArithmeticError("no outputs")
+        time.sleep(0.2)
+        ended.append(int(x))
+        return x
 
     with pytest.raises(ArithmeticError, match="no outputs"):
-        beside_each_other(failing, *tensors())
+        beside_each_other(failing, inputs, [])
+    at_once = list(ended)
+    time.sleep(0.5)
+    assert 0 < len(at_once) == len(ended)
     assert torch.get_num_threads() == THREADS
 
 

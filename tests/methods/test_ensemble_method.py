@@ -1,5 +1,6 @@
 """Members of an ensemble are MAP networks of their own: bit for bit, or to 1e-12 where batched products differ."""
 
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -9,6 +10,7 @@ from torch import Tensor
 from bbh_dist.config import EnsembleMethod, Experiment
 from bbh_dist.evaluation import predict
 from bbh_dist.methods import Ensemble
+from bbh_dist.methods.beside import beside_each_other
 from bbh_dist.methods.map import MAP
 from bbh_dist.networks import build_network
 from bbh_dist.noise import Noise, keyed_generator
@@ -106,6 +108,49 @@ def test_every_member_is_a_map_run_of_its_own(network: str, optimizer: dict[str,
         for tensor, expected in zip(found, weights(lone), strict=True):
             torch.testing.assert_close(tensor[member], expected, rtol=1e-10, atol=1e-12)
     assert not torch.allclose(found[0][0], found[0][1])
+
+
+@pytest.fixture
+def on_threads(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
+    """How many members have been given threads, call by call, of two threads of torch's."""
+    calls: list[int] = []
+
+    def counted(piece: Any, inputs: Tensor, own: Any) -> Tensor:
+        calls.append(len(inputs))
+        return beside_each_other(piece, inputs, own)
+
+    monkeypatch.setattr("bbh_dist.methods.ensemble.beside_each_other", counted)
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    yield calls
+    torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize(("network", "clip"), [("lenet", None), ("wrn-10-1", 0.5)])
+def test_members_on_threads_are_map_runs_too(network: str, clip: float | None, on_threads: list[int]) -> None:
+    settings = {"network": network, "optimizer": {"name": "sgd", "lr": 1e-2, "gradient_clip": clip}}
+    fresh = trainer("ensemble", members=4, **settings)
+    alone = [map_run_of_member(member, fresh, **settings) for member in range(4)]
+    found = weights(run(fresh))
+    assert on_threads == [4] * (EPOCHS * fresh.steps_per_epoch)
+    for member, lone in enumerate(alone):
+        for tensor, expected in zip(found, weights(lone), strict=True):
+            torch.testing.assert_close(tensor[member], expected, rtol=1e-10, atol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("members", "replicas", "expected"),
+    [(4, 1, [4]), (5, 1, [5]), (3, 1, []), (1, 1, []), (4, 2, [])],
+    ids=["whole rounds", "a tenth left over", "a quarter left over", "one", "replicas"],
+)
+def test_members_take_turns_where_threads_would_idle_or_replicas_wait(
+    members: int, replicas: int, expected: list[int], on_threads: list[int]
+) -> None:
+    """Replicas exchange statistics in one order."""
+    network, config = build_network("lenet", SHAPES["lenet"], 3), EnsembleMethod(name="ensemble", members=members)
+    method = Ensemble(config, network, keyed_generator("initial", 0), Shards(replicas=Group(0, replicas)))
+    method.each(torch.randn(members, 2, *SHAPES["lenet"]), range(members), SampleShare(members))
+    assert on_threads == expected
 
 
 def test_reported_losses_are_means_over_members() -> None:
