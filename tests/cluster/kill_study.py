@@ -53,8 +53,7 @@ _TITLES = ("ray::OneWorkerTrial", "ray::ResourceTrainable")
 """Of the processes of trials' actors: the first while they wait, the second, a class that Tune makes, in an epoch."""
 _AGENTS = ("ray::DashboardAgent", "ray::RuntimeEnvAgent")
 """Ray's own, without a part in the work: that their cluster was killed they tell it, in vain, for up to a minute."""
-_PATIENCE_SECONDS = 1200.0
-"""Until what does not come is taken to hang; two slow cores beside other tests have taken more than half of it."""
+_PATIENCE_SECONDS = 600.0
 _LONGEST_WAIT_SECONDS = 3.0
 _EPOCHS = 300
 """With pruning 5 to 20 seconds a trial, so that no more than a few end between two kills."""

@@ -141,7 +141,7 @@ def test_members_on_threads_are_map_runs_too(network: str, clip: float | None, o
 @pytest.mark.parametrize(
     ("members", "replicas", "expected"),
     [(4, 1, [4]), (5, 1, [5]), (3, 1, []), (1, 1, []), (4, 2, [])],
-    ids=["whole rounds", "a tenth left over", "a quarter left over", "one", "replicas"],
+    ids=["whole rounds", "a sixth left over", "a quarter left over", "one", "replicas"],
 )
 def test_members_take_turns_where_threads_would_idle_or_replicas_wait(
     members: int, replicas: int, expected: list[int], on_threads: list[int]
