@@ -37,7 +37,7 @@ class DataParallel:
 
     def step(self) -> None:
         """Take the next step."""
-        self.optimizer.zero_grad(set_to_none=True)
+        self.optimizer.zero_grad()
         batch = experiments.batch(self.trainer, self.number)
         worker_loss(self.trainer, self.model, self.workers, batch, self.number).backward()
         self.optimizer.step()

@@ -4,9 +4,14 @@
 Source: UCI ML repository, Optical Recognition of Handwritten Digits, test part.
 """
 
+from importlib.util import find_spec
+from pathlib import Path
+
+import numpy as np
 import torch
 from torch import Tensor
 
+from bbh_dist.config import DataError
 from bbh_dist.tasks.likelihood import Categorical
 from bbh_dist.tasks.shifts import Picked, Rotation, Shifts
 from bbh_dist.tasks.task import Split, Task, shuffled
@@ -22,11 +27,8 @@ SHIFTS = Shifts(
 
 def load_digits5() -> Task:
     """The task, pixels in [0, 1], inputs (N, 1, 8, 8)."""
-    from sklearn.datasets import load_digits  # imported here: takes a second
-
-    images, targets = load_digits(return_X_y=True)
-    inputs = scaled(torch.tensor(images, dtype=torch.float32))
-    labels = torch.tensor(targets, dtype=torch.int64)
+    table = torch.from_numpy(np.loadtxt(_file(), delimiter=",", dtype=np.float32))
+    inputs, labels = scaled(table[:, :-1]), table[:, -1].long()
     inside = labels < CLASSES
     train, validation, test = _split("digits5", inputs[inside], labels[inside])
     outliers = inputs[~inside][shuffled("digits5/outliers", int((~inside).sum()))]
@@ -38,6 +40,20 @@ def load_digits5() -> Task:
 def scaled(pixels: Tensor) -> Tensor:
     """Inputs (N, 1, 8, 8) of images (N, ...) with pixels from 0 to 16."""
     return pixels.div(LARGEST_PIXEL).reshape(-1, 1, 8, 8)
+
+
+def _file() -> Path:
+    """Scikit-learn's table: a row of 64 pixels and a label each. It is not asked for it: importing it takes 2 s.
+
+    Raises:
+        DataError: scikit-learn is not installed, or keeps it elsewhere.
+    """
+    package = find_spec("sklearn")
+    folder = Path(package.origin or "").parent if package else Path("scikit-learn is not installed")
+    path = folder / "datasets" / "data" / "digits.csv.gz"
+    if not path.exists():
+        raise DataError(f"{path}: no such file; it comes with scikit-learn")
+    return path
 
 
 def _split(name: str, inputs: Tensor, labels: Tensor) -> tuple[Split, Split, Split]:

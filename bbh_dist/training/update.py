@@ -16,7 +16,7 @@ from bbh_dist.factored import feature_gradient, new_state, squared_norm, sweep
 from bbh_dist.hypernets import Head, LayerwiseGenerator
 from bbh_dist.methods import Method
 from bbh_dist.sharding import Shards, Workers
-from bbh_dist.training.optimizers import build_optimizer, factored_rule
+from bbh_dist.training.optimizers import DenseOptimizer, factored_rule
 
 
 class Gradients:
@@ -83,7 +83,7 @@ class Update(Gradients):
 
     def __init__(self, config: Optimizer, method: Method, workers: Workers) -> None:
         super().__init__(config, method, workers.shards)
-        self.optimizer = build_optimizer(config, self.dense.values())
+        self.optimizer = DenseOptimizer(config, self.dense)
         rule = factored_rule(config, config.lr, 1)
         dtype = torch.bfloat16 if config.second_moment == "bfloat16" else None
         self.states = {name: new_state(head.weight, rule, dtype) for name, head in self.heads.items()}
@@ -92,7 +92,7 @@ class Update(Gradients):
     def step(self, loss: Tensor, lr: float) -> None:
         """Differentiate this worker's part of a loss and step; to be called while collecting."""
         self.steps += 1
-        self.optimizer.zero_grad(set_to_none=True)
+        self.optimizer.zero_grad()
         if self.config.gradient_clip is None:
             self.differentiate(loss, lambda name, call: self._sweep(name, call, lr))
         else:
@@ -100,17 +100,13 @@ class Update(Gradients):
                 loss, lambda name, call: feature_gradient(call.gradients, self.heads[name].weight)
             )
             self._clip_and_sweep(used, lr, self.config.gradient_clip)
-        for group in self.optimizer.param_groups:
-            group["lr"] = lr
+        self.optimizer.lr = lr
         self.optimizer.step()
 
     def tensors(self) -> dict[str, Tensor]:
         """The optimiser's state, named PARAMETER.ENTRY."""
         found = {
-            f"{name}.{entry}": value
-            for name, tensor in self.dense.items()
-            for entry, value in self.optimizer.state.get(tensor, {}).items()
-            if value is not None
+            f"{name}.{entry}": value for name, state in self.optimizer.state.items() for entry, value in state.items()
         }
         found |= {f"{name}.{entry}": value for name, state in self.states.items() for entry, value in state.items()}
         return found
@@ -124,7 +120,7 @@ class Update(Gradients):
                 if self.states[parameter][entry] is not value:
                     self.states[parameter][entry].copy_(value)
             else:
-                self.optimizer.state[self.dense[parameter]][entry] = value
+                self.optimizer.state.setdefault(parameter, {})[entry] = value
 
     def _clip_and_sweep(self, used: dict[str, "Call"], lr: float, clip: float) -> None:
         """Step along the gradient, shortened to the norm `clip`, each of independent weight samples by itself.

@@ -215,7 +215,7 @@ def test_every_optimizer_moves_every_parameter(method: str, optimizer: str) -> N
 
 def test_schedule_and_learning_rate_reach_the_optimizer() -> None:
     trainer = trained(optimizer={"name": "sgd", "lr": 0.02, "schedule": "cosine"})
-    assert trainer.update.optimizer.param_groups[0]["lr"] == pytest.approx(0.01 * (1 + math.cos(math.pi * 17 / 18)))
+    assert trainer.update.optimizer.lr == pytest.approx(0.01 * (1 + math.cos(math.pi * 17 / 18)))
 
 
 def test_test_data_are_measured_with_figures() -> None:
