@@ -4,7 +4,7 @@ import time
 import uuid
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from bbh_dist.config import Parallel
 
@@ -61,7 +61,14 @@ def _fit(
     from ray.train.torch import TorchTrainer
     from ray.train.v2.api.config import FailureConfig  # Ray's stubs name the old one
 
-    trainer = TorchTrainer(
+    class WithoutDatasets(TorchTrainer):
+        """Ray starts a process for its data sets, two or three seconds on one core, whether there are any or not."""
+
+        def _create_default_callbacks(self) -> list[Any]:
+            callbacks: list[Any] = cast(Any, super())._create_default_callbacks()  # Ray's stubs know the old trainer
+            return [callback for callback in callbacks if not type(callback).__name__.startswith("Datasets")]
+
+    trainer = WithoutDatasets(
         loop,
         train_loop_config=config,
         scaling_config=ray.train.ScalingConfig(

@@ -30,13 +30,21 @@ os.environ.setdefault("TUNE_DISABLE_STRICT_METRIC_CHECKING", "1")
 os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.2")
 # Workers are asked for where there is room, so one that does not come was counted on a node that is lost.
 os.environ.setdefault("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", "30")
+# A process each of which the run has no use: one that tells workers of a preemption to come (whoever is lost is noticed
+# when it is), and one a core for tasks, whereas trials run in actors with an environment of their own.
+os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")
+os.environ.setdefault("RAY_prestart_worker_first_driver", "0")
 # Ray otherwise overrides CUDA_VISIBLE_DEVICES for tasks that ask for no GPU, with a warning on every start.
 os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
 
 HEADS_FILE = Path("~/ray_bootstrap_config.yaml").expanduser()
 """Where `ray up` leaves the cluster's file on the head."""
 _HEAD = "node:__internal_head__"
-_FOR_ACTORS = ("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S")
+_FOR_ACTORS = (
+    "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER",
+    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S",
+    "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S",
+)
 
 
 @dataclass(frozen=True)
