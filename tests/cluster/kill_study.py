@@ -2,10 +2,11 @@
 
     python tests/cluster/kill_study.py --seed 0 --driver-kills 20 --worker-kills 20 --trials 40
 
-The study is a search on digits5 with trials that complete, are pruned, and diverge. Prints a line per kill and exits
-with 1, and the broken promise, as soon as one is broken: exactly `--trials` trials in true states, each number once,
-no trial that had ended run again or changed, no run RUNNING in MLflow, every (metric, step) once, every complete trial
-with the values of a training that nobody interrupted, no process left.
+The study is a search on digits5 with trials that complete, are pruned, and diverge; they should take 5 to 20 seconds
+each, by `--epochs`, so that no more than a few end between two kills. Prints a line per kill and exits with 1, and the
+broken promise, as soon as one is broken: exactly `--trials` trials in true states, each number once, no trial that had
+ended run again or changed, no run RUNNING in MLflow, every (metric, step) once, every complete trial with the values
+of a training that nobody interrupted, no process left.
 An interrupt is a Ctrl-C: SIGINT to the driver's whole process group; it ends with 130, and leaves runs KILLED.
 """
 
@@ -55,8 +56,6 @@ _AGENTS = ("ray::DashboardAgent", "ray::RuntimeEnvAgent")
 """Ray's own, without a part in the work: that their cluster was killed they tell it, in vain, for up to a minute."""
 _PATIENCE_SECONDS = 600.0
 _LONGEST_WAIT_SECONDS = 3.0
-_EPOCHS = 300
-"""With pruning 5 to 20 seconds a trial, so that no more than a few end between two kills."""
 _SPREAD_OVER = 0.9
 """Of the trials, so that none of the kills finds a study that has ended."""
 
@@ -337,14 +336,14 @@ def uninterrupted(study: Study, trial: FrozenTrial) -> list[float]:
 def main() -> None:
     """Kill, resume, check."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    numbers = {"seed": 0, "driver-kills": 20, "worker-kills": 20, "interrupts": 0, "trials": 40}
+    numbers = {"seed": 0, "driver-kills": 20, "worker-kills": 20, "interrupts": 0, "trials": 40, "epochs": 300}
     for name, default in numbers.items():
         parser.add_argument(f"--{name}", type=int, default=default, metavar="N")
     given = parser.parse_args()
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))  # and leave nothing
     kills = ["driver"] * given.driver_kills + ["worker"] * given.worker_kills + ["interrupt"] * given.interrupts
     folder = tempfile.TemporaryDirectory(prefix="kill-")
-    with folder, Study(Path(folder.name), given.trials, given.seed, _EPOCHS) as study:
+    with folder, Study(Path(folder.name), given.trials, given.seed, given.epochs) as study:
         kill_and_resume(study, kills, random.Random(given.seed))
         finish(study)
         print(f"whole after {len(kills)} kills: {check_end(study)}")

@@ -30,7 +30,8 @@ def test_a_driver_that_dies_at_every_point_costs_nothing_that_was_reported(tmp_p
 def test_dead_drivers_and_workers_at_random_moments_cost_nothing() -> None:
     """A short one; the whole is `python tests/cluster/kill_study.py`."""
     script = str(Path(__file__).with_name("kill_study.py"))
-    few = ["--seed", "3", "--driver-kills", "1", "--worker-kills", "1", "--interrupts", "1", "--trials", "4"]
+    kills = ["--driver-kills", "1", "--worker-kills", "1", "--interrupts", "1"]
+    few = ["--seed", "3", "--trials", "4", "--epochs", "100", *kills]
     done = subprocess.run([sys.executable, script, *few], capture_output=True, text=True, timeout=1500)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "whole after 3 kills" in done.stdout
