@@ -1,7 +1,11 @@
+import atexit
+import gc
 from collections.abc import Iterator
 
 import pytest
 import torch
+
+atexit.register(gc.freeze)  # the system takes it all: looking for garbage before takes four seconds
 
 
 @pytest.fixture(autouse=True)
