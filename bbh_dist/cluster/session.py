@@ -30,8 +30,8 @@ os.environ.setdefault("TUNE_DISABLE_STRICT_METRIC_CHECKING", "1")
 os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.2")
 # Workers are asked for where there is room, so one that does not come was counted on a node that is lost.
 os.environ.setdefault("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", "30")
-# A process each of which the run has no use: one that tells workers of a preemption to come (whoever is lost is noticed
-# when it is), and one a core for tasks, whereas trials run in actors with an environment of their own.
+# Processes that runs don't need: one that tells workers of a preemption to come, as a loss is noticed when it happens;
+# and, on a cluster started here, a worker a core in advance, as trials need others, with an environment of their own.
 os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")
 os.environ.setdefault("RAY_prestart_worker_first_driver", "0")
 # Ray otherwise overrides CUDA_VISIBLE_DEVICES for tasks that ask for no GPU, with a warning on every start.

@@ -76,9 +76,9 @@ def entropy_auc(prediction: Prediction) -> float:
 
 
 def _roc(scores: Tensor, is_positive: Tensor) -> tuple[Tensor, Tensor]:
-    """Rates of false and of true positives, from 0 to 1, above each of the scores' values, the largest first.
+    """Rates of false and of true positives, from 0 to 1, at or above each of the scores' values, the largest first.
 
-    As scikit-learn's `roc_curve`, whose import takes 2 s of every process that trains.
+    There have to be positives and others. As scikit-learn's `roc_curve`, whose import would take every process 2 s.
     """
     ranked, order = scores.sort(descending=True)
     last_of_value = torch.cat([ranked[1:] != ranked[:-1], torch.ones(1, dtype=torch.bool)])

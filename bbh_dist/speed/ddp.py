@@ -21,7 +21,7 @@ from bbh_dist.training.objective import objective
 
 
 class DataParallel:
-    """One worker of such a run, with torch's optimiser; the process group stands already."""
+    """One worker of such a run, with the optimiser for stored gradients; the process group stands already."""
 
     def __init__(self, experiment: Experiment, task: Task, workers: Workers) -> None:
         self.trainer, self.workers, self.number = Trainer(experiment, task), workers, 0

@@ -43,17 +43,15 @@ def scaled(pixels: Tensor) -> Tensor:
 
 
 def _file() -> Path:
-    """Scikit-learn's table: a row of 64 pixels and a label each. It is not asked for it: importing it takes 2 s.
+    """Scikit-learn's table: a row of 64 pixels and a label each. Its `load_digits` would take 2 s to be imported.
 
     Raises:
-        DataError: scikit-learn is not installed, or keeps it elsewhere.
+        DataError: scikit-learn is not installed.
     """
     package = find_spec("sklearn")
-    folder = Path(package.origin or "").parent if package else Path("scikit-learn is not installed")
-    path = folder / "datasets" / "data" / "digits.csv.gz"
-    if not path.exists():
-        raise DataError(f"{path}: no such file; it comes with scikit-learn")
-    return path
+    if package is None or package.origin is None:
+        raise DataError("digits5: its images come with scikit-learn, which is not installed")
+    return Path(package.origin).parent / "datasets" / "data" / "digits.csv.gz"
 
 
 def _split(name: str, inputs: Tensor, labels: Tensor) -> tuple[Split, Split, Split]:

@@ -23,8 +23,8 @@ class DenseOptimizer:
     """The optimiser that an experiment names, for gradients that are stored, at a learning rate `lr` that may change.
 
     RMSProp has the paper's decay 0.9 and epsilon 1e-5; epsilon is added outside the square root, as torch does.
-    The steps are torch's functions. Its classes around them import its compiler, which costs every process that trains
-    two seconds, for no more than to say that they are not to be compiled.
+    The steps are torch's functions. Its classes around them import torch's compiler, two seconds in every process, only
+    to mark themselves as not to be compiled.
     """
 
     def __init__(self, config: Optimizer, parameters: Mapping[str, nn.Parameter]) -> None:
@@ -67,8 +67,8 @@ class DenseOptimizer:
     def _new_state(self, name: str, rule: Rule) -> dict[str, Tensor]:
         tensor = self.parameters[name]
         state = {moment: torch.zeros_like(tensor, requires_grad=False) for moment in _moments(rule)}
-        if not isinstance(rule, SGD):
-            # Torch's fused step counts where the weights are, the other one on the CPU.
+        if not isinstance(rule, SGD):  # which counts no steps
+            # As torch begins: its fused step counts where the weights are, the other one on the CPU.
             state[_STEP] = torch.zeros((), device=tensor.device if isinstance(rule, Adam) else "cpu")
         self.state[name] = state
         return state

@@ -2,7 +2,7 @@
 
 The heads of a layer-wise generator are updated from the factors of their gradient (see `bbh_dist.factored`). The
 backward pass stops at them; the sweep that updates a head also gives the gradient for its features, which is summed
-over shards, and a second backward pass takes it to the trunks. Everything else goes by torch's optimisers.
+over shards, and a second backward pass takes it to the trunks. Everything else goes by torch's functions.
 """
 
 from collections.abc import Callable, Iterator
@@ -119,8 +119,10 @@ class Update(Gradients):
             if parameter in self.states:
                 if self.states[parameter][entry] is not value:
                     self.states[parameter][entry].copy_(value)
-            else:
+            elif parameter in self.dense:
                 self.optimizer.state.setdefault(parameter, {})[entry] = value
+            else:
+                raise KeyError(parameter)
 
     def _clip_and_sweep(self, used: dict[str, "Call"], lr: float, clip: float) -> None:
         """Step along the gradient, shortened to the norm `clip`, each of independent weight samples by itself.

@@ -5,6 +5,7 @@ import resource
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -19,19 +20,18 @@ from bbh_dist.cluster.run import run_jobs
 from bbh_dist.cluster.session import cluster
 from bbh_dist.config import Experiment
 
-two = {"task": "digits5", "network": "mlp:8", "method": {"name": "map"}, "parallel": {"workers": 2}}
-poisoned = {"method": {"name": "map", "prior_stddev": 1e-6}, "optimizer": {"name": "sgd", "lr": 0.01}}
-huge = {"method": {"name": "bbh", "generator": {"kind": "layerwise", "hidden": [1_000_000, 1_000_000]}}}  # 4 terabytes
-ways = [{"epochs": 100_000}, {"epochs": 6}, poisoned, {"epochs": 3}, huge, {"epochs": 2}]
-jobs = [Job(f"trial-{i}", Experiment.model_validate({**two, **way}), i, {}) for i, way in enumerate(ways)]
+studies = json.loads(sys.argv[2])
+named = [(name, Experiment.model_validate(way)) for study in studies for name, way in study.items()]
+jobs = [Job(name, experiment, i, {}) for i, (name, experiment) in enumerate(named)]
+parallel = jobs[0].experiment.parallel
 
 def children(parent, word):
     listed = subprocess.run(["ps", "-ww", "-eo", "pid,ppid,args"], capture_output=True, text=True, check=True).stdout
     fields = [line.split(None, 2) for line in listed.splitlines()[1:]]
     return sorted(int(pid) for pid, ppid, args in fields if int(ppid) == parent and word in args)
 
-def workers():
-    return [pid for raylet in children(os.getpid(), "raylet") for pid in children(raylet, "RayTrainWorker")]
+def workers(title="RayTrainWorker"):
+    return [pid for raylet in children(os.getpid(), "raylet") for pid in children(raylet, title)]
 
 class Source:
     def next_job(self): return jobs.pop(0)
@@ -44,7 +44,8 @@ class Observer:
         seen = workers()
         if job.name != "trial-0":
             print(json.dumps([job.name, metrics["epoch"], seen]), flush=True)
-        if (job.name, metrics["epoch"]) == ("trial-0", 1): print(json.dumps(["first", seen]), flush=True)
+        if (job.name, metrics["epoch"]) == ("trial-0", 1):
+            print(json.dumps(["first", seen, workers("DatasetManager") + workers("PreemptionWatcher")]), flush=True)
         if (job.name, metrics["epoch"]) == ("trial-1", 2) and not killed:
             killed.append(os.kill(seen[0], signal.SIGKILL))
 
@@ -57,22 +58,61 @@ class StopTheFirst(FIFOScheduler):
 def main():
     with cluster(None, False) as available:
         assert available.cpus >= 2
-        run_jobs(Source(), 6, parallel=jobs[0].experiment.parallel, concurrent=1, scheduler=StopTheFirst(),
-                 observers=[Observer()], data=".", folder=Path(sys.argv[1]))
-        run_jobs(Source(), 1, parallel=two_more.experiment.parallel, concurrent=1, scheduler=None,
-                 observers=[], data=".", folder=Path(sys.argv[1]))
+        for study in studies:
+            run_jobs(Source(), len(study), parallel=parallel, concurrent=1, scheduler=StopTheFirst(),
+                     observers=[Observer()], data=".", folder=Path(sys.argv[1]))
 
-two_more = Job("after", Experiment.model_validate({**two, "epochs": 1}), 6, {})
-jobs.append(two_more)
 main()
 """
 
 
-@pytest.mark.cluster
+TWO = {"task": "digits5", "network": "mlp:8", "method": {"name": "map"}, "parallel": {"workers": 2}}
+POISONED = {"method": {"name": "map", "prior_stddev": 1e-6}, "optimizer": {"name": "sgd", "lr": 0.01}}
+HUGE = {"method": {"name": "bbh", "generator": {"kind": "layerwise", "hidden": [1_000_000, 1_000_000]}}}  # 4 terabytes
+
+pytestmark = pytest.mark.cluster
+
+
 def test_workers_outlive_pruned_and_failed_trials_and_lost_ones_are_replaced(tmp_path: Path) -> None:
+    trials = {"trial-0": {"epochs": 100_000}, "trial-1": {"epochs": 6}, "trial-2": POISONED, "trial-3": {"epochs": 3}}
+    said = _said(tmp_path, trials, {"after": {"epochs": 1}})
+    ended = [line[1:] for line in said if line[0] == "ended"]
+    assert [line[:2] for line in ended] == [
+        ["trial-0", "PRUNED"],
+        ["trial-1", "COMPLETE"],
+        ["trial-2", "FAIL"],
+        ["trial-3", "COMPLETE"],
+        ["after", "COMPLETE"],  # what the workers before it held is free again
+    ]
+    assert "not finite" in ended[2][2]
+    ((first, of_no_use),) = [line[1:] for line in said if line[0] == "first"]
+    assert len(first) == 2
+    assert of_no_use == []
+    reported = {name: [line for line in said if line[0] == name] for name in ("trial-1", "trial-3")}
+    assert reported["trial-1"][0][2] == first  # a pruned trial's workers train the next one
+    assert sorted({line[1] for line in reported["trial-1"]}) == [1, 2, 3, 4, 5, 6]
+    after = reported["trial-1"][-1][2]
+    assert not set(after) & set(first)
+    assert [line[1:] for line in reported["trial-3"]] == [[epoch, after] for epoch in (1, 2, 3)]
+
+
+def test_a_trial_that_has_no_memory_is_followed_by_one_with_other_workers(tmp_path: Path) -> None:
+    said = _said(tmp_path, {"small": {"epochs": 1}, "huge": HUGE, "next": {"epochs": 2}})
+    ended = [line[1:] for line in said if line[0] == "ended"]
+    # A failure of one worker ends its group.
+    assert [line[:2] for line in ended] == [["small", "COMPLETE"], ["huge", "FAIL"], ["next", "COMPLETE"]]
+    assert "allocate memory" in ended[1][2]
+    before, after = ({tuple(line[2]) for line in said if line[0] == name} for name in ("small", "next"))
+    assert len(before) == len(after) == 1
+    assert not set(*before) & set(*after)
+
+
+def _said(folder: Path, *studies: dict[str, dict[str, Any]]) -> list[Any]:
+    """What the script prints of studies that follow each other on one cluster."""
+    named = [{name: TWO | way for name, way in study.items()} for study in studies]
     done = subprocess.run(
-        [sys.executable, "-c", SCRIPT, str(tmp_path)],
-        cwd=tmp_path,
+        [sys.executable, "-c", SCRIPT, str(folder), json.dumps(named)],
+        cwd=folder,
         # Where the system promises more memory than it has, the large trial would end the machine.
         preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_AS, (64 << 30, 64 << 30)),
         capture_output=True,
@@ -80,23 +120,4 @@ def test_workers_outlive_pruned_and_failed_trials_and_lost_ones_are_replaced(tmp
         timeout=240,
     )
     assert done.returncode == 0, done.stderr
-    said = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("[")]
-    ended = [line[1:] for line in said if line[0] == "ended"]
-    assert [line[:2] for line in ended] == [
-        ["trial-0", "PRUNED"],
-        ["trial-1", "COMPLETE"],
-        ["trial-2", "FAIL"],
-        ["trial-3", "COMPLETE"],
-        ["trial-4", "FAIL"],
-        ["trial-5", "COMPLETE"],  # by other workers: a failure of one ends its group
-        ["after", "COMPLETE"],  # what the workers before it held is free again
-    ]
-    assert "not finite" in ended[2][2]
-    assert "allocate memory" in ended[4][2]
-    (first,) = [line[1] for line in said if line[0] == "first"]
-    reported = {name: [line for line in said if line[0] == name] for name in ("trial-1", "trial-3")}
-    assert reported["trial-1"][0][2] == first  # a pruned trial's workers train the next one
-    assert sorted({line[1] for line in reported["trial-1"]}) == [1, 2, 3, 4, 5, 6]
-    after = reported["trial-1"][-1][2]
-    assert not set(after) & set(first)
-    assert [line[1:] for line in reported["trial-3"]] == [[epoch, after] for epoch in (1, 2, 3)]
+    return [json.loads(line) for line in done.stdout.splitlines() if line.startswith("[")]

@@ -9,7 +9,9 @@ import torch
 from sklearn.datasets import load_digits
 from torch import Tensor
 
+from bbh_dist.config import DataError
 from bbh_dist.tasks import Task, load_task
+from bbh_dist.tasks.digits import load_digits5
 from bbh_dist.tasks.task import shuffled
 
 
@@ -77,3 +79,9 @@ def test_moving_a_task_keeps_labels_whole(task: Task) -> None:
     assert moved.outliers_test is not None
     assert moved.train.inputs.dtype == moved.outliers_test.dtype == torch.float64
     assert moved.train.labels.dtype == torch.int64
+
+
+def test_without_scikit_learn_one_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("bbh_dist.tasks.digits.find_spec", lambda name: None)
+    with pytest.raises(DataError, match=r"^digits5: .*scikit-learn, which is not installed$"):
+        load_digits5()
