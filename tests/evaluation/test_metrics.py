@@ -103,6 +103,20 @@ def test_a_certain_mistake_has_a_finite_nll() -> None:
     assert all(map(math.isfinite, found.values()))
 
 
+@pytest.mark.parametrize("seed", SEEDS)
+def test_outliers_whose_scores_are_equal_to_others(seed: int) -> None:
+    few = prediction(6, seed).probabilities
+    generator = torch.Generator().manual_seed(seed)
+    chosen = [torch.randint(low, high, (count,), generator=generator) for low, high, count in ((0, 5, 90), (1, 6, 40))]
+    inside, outside = (averaged(few[rows][None]) for rows in chosen)
+    scores, is_outlier = torch.cat([inside.entropy, outside.entropy]).float(), np.repeat([0, 1], [90, 40])
+    found = measure_outliers(inside, outside)
+    false, true, _ = roc_curve(is_outlier, scores, drop_intermediate=False)
+    assert len(false) == 7
+    assert found["outlier_auroc"] == pytest.approx(roc_auc_score(is_outlier, scores), abs=1e-12)
+    assert found["outlier_fpr95"] == pytest.approx(false[true >= 0.95].min(), abs=1e-12)
+
+
 def test_equal_scores_of_outliers_count_half() -> None:
     p = averaged(torch.full((1, 30, CLASSES), 1 / CLASSES, dtype=torch.float64))
     found = measure_outliers(p, p)
