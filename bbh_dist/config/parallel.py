@@ -50,6 +50,10 @@ class Parallel(Frozen):
     """CPU cores, and threads, of a worker. Default: 1, but all of the machine's for a training run on its own."""
     use_gpu: bool = False
     """One GPU per worker (nccl); otherwise CPU (gloo)."""
+    compile: bool = False
+    """Training steps by torch.compile, on a GPU as CUDA graphs. Results are the same but for rounding; the first steps
+    take up to a minute more. For GPUs, where most of a small network's step is the start of its kernels: on CPUs it is
+    no faster."""
 
     @property
     def min_workers(self) -> int:

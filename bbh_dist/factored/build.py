@@ -7,11 +7,12 @@ import os
 import platform
 import shlex
 import shutil
-import stat
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
+
+from bbh_dist.private_folder import private_folder
 
 _SOURCE = Path(__file__).with_name("kernel.c")
 # Nothing here may let NaN and infinity be treated as other numbers (-ffast-math would).
@@ -27,7 +28,7 @@ class Unavailable(Exception):
 def library() -> ctypes.CDLL | None:
     """The compiled kernel, or None after one line on stderr that says why not."""
     try:
-        return ctypes.CDLL(str(_built(_private_folder(), _compiler())))
+        return ctypes.CDLL(str(_built(private_folder(), _compiler())))
     except (Unavailable, OSError) as error:
         why = " ".join(str(error).split())
         print(f"bbh_dist: sweeps in plain torch, several times slower: {why}", file=sys.stderr)
@@ -41,16 +42,6 @@ def _compiler() -> list[str]:
         if shutil.which(command[0]):
             return command
     raise Unavailable(f"no C compiler {named[0] if named else 'cc, gcc or clang'}; install gcc or clang, or set CC")
-
-
-def _private_folder() -> Path:
-    """Folder of this user's builds. Code is loaded from it, so nobody else may be able to write there."""
-    folder = Path(tempfile.gettempdir()) / f"bbh_dist-{os.getuid()}"
-    folder.mkdir(mode=0o700, exist_ok=True)
-    found = folder.lstat()
-    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid() or found.st_mode & 0o077:
-        raise Unavailable(f"{folder} is not a folder that only you can use (mode 0700); remove it")
-    return folder
 
 
 def _built(folder: Path, compiler: list[str]) -> Path:

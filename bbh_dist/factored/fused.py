@@ -13,6 +13,7 @@ from torch import Tensor
 from bbh_dist.factored import reference
 from bbh_dist.factored.rounding import noise_seed
 from bbh_dist.factored.rules import Rule
+from bbh_dist.private_folder import keep_torch_programs_private
 
 _MOST_SAMPLES = 16
 """The outer products are unrolled over samples; above this a matrix product per block is better."""
@@ -53,9 +54,10 @@ def _done(step: Callable[..., None], *arguments: object) -> bool:
 
     global _failed
     try:
+        keep_torch_programs_private()
         with dynamo.config.patch(recompile_limit=_MOST_COMPILATIONS):
             step(*arguments)
-    except (dynamo.exc.TorchDynamoException, dynamo.exc.FailOnRecompileLimitHit) as error:
+    except (dynamo.exc.TorchDynamoException, dynamo.exc.FailOnRecompileLimitHit, OSError) as error:
         _failed = True
         why = " ".join(str(error).split())[:300]
         print(f"bbh_dist: sweeps in plain torch, several times slower: torch.compile failed: {why}", file=sys.stderr)

@@ -8,7 +8,7 @@ from bbh_dist.config import Generator
 from bbh_dist.hypernets.generator import WeightGenerator
 from bbh_dist.hypernets.per_tensor import LayerwiseGenerator, SlicedGenerator
 from bbh_dist.hypernets.single import SingleGenerator, slice_plan
-from bbh_dist.hypernets.trunk import Head
+from bbh_dist.hypernets.trunk import Head, Trunk, Trunks
 from bbh_dist.networks.layers import TensorSpec
 from bbh_dist.sharding import ALONE, Shards
 
@@ -17,6 +17,8 @@ __all__ = [
     "LayerwiseGenerator",
     "SingleGenerator",
     "SlicedGenerator",
+    "Trunk",
+    "Trunks",
     "WeightGenerator",
     "build_generator",
     "slice_plan",

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from bbh_dist.config import Generator
 from bbh_dist.hypernets.generator import WeightGenerator
-from bbh_dist.hypernets.trunk import Head, Trunk
+from bbh_dist.hypernets.trunk import Head, Trunk, Trunks
 from bbh_dist.networks.layers import TensorSpec
 from bbh_dist.noise import Noise
 from bbh_dist.sharding import Shards
@@ -27,7 +27,7 @@ class SlicedGenerator(WeightGenerator):
         super().__init__(tensors, config.noise_dim, config.shared_noise, shards)
         hidden = config.hidden
         self.slices = [tensor.shape[0] if tensor.is_kernel else 1 for tensor in tensors]
-        self.trunks = nn.ModuleList(Trunk(config.noise_dim, count, hidden, generator) for count in self.slices)
+        self.trunks = Trunks(Trunk(config.noise_dim, count, hidden, generator) for count in self.slices)
         self.heads = nn.ModuleList(
             Head(hidden[-1], tensor.size // count, generator)
             for tensor, count in zip(tensors, self.slices, strict=True)
@@ -35,10 +35,10 @@ class SlicedGenerator(WeightGenerator):
 
     def forward(self, noise: Noise) -> list[Tensor]:
         """Weight samples, flat: for each tensor (S, own part of D_t)."""
-        return [
-            head(trunk(self.z(noise, tensor), self.shards.part(count)), tensor.scale).flatten(1)
-            for tensor, count, trunk, head in zip(self.tensors, self.slices, self.trunks, self.heads, strict=True)
-        ]
+        own = [self.shards.part(count) for count in self.slices]
+        features = self.trunks([self.z(noise, tensor) for tensor in self.tensors], own)
+        parts = zip(self.tensors, features, self.heads, strict=True)
+        return [head(x, tensor.scale).flatten(1) for tensor, x, head in parts]
 
     def parts(self, shard: int) -> list[range]:
         """For each tensor the weights of the shard's slices."""
@@ -60,7 +60,7 @@ class LayerwiseGenerator(WeightGenerator):
     ) -> None:
         super().__init__(tensors, config.noise_dim, config.shared_noise, shards)
         hidden = config.hidden
-        self.trunks = nn.ModuleList(Trunk(config.noise_dim, 1, hidden, generator) for _ in tensors)
+        self.trunks = Trunks(Trunk(config.noise_dim, 1, hidden, generator) for _ in tensors)
         dtype = torch.bfloat16 if config.head_precision == "bfloat16" else None
         self.heads = nn.ModuleList(
             Head(hidden[-1], tensor.size, generator, rows=shards.part(tensor.size), dtype=dtype) for tensor in tensors
@@ -68,10 +68,9 @@ class LayerwiseGenerator(WeightGenerator):
 
     def forward(self, noise: Noise) -> list[Tensor]:
         """Weight samples, flat: for each tensor (S, own part of D_t)."""
-        return [
-            head(trunk(self.z(noise, tensor)), tensor.scale).flatten(1)
-            for tensor, trunk, head in zip(self.tensors, self.trunks, self.heads, strict=True)
-        ]
+        features = self.trunks([self.z(noise, tensor) for tensor in self.tensors], [None] * len(self.tensors))
+        parts = zip(self.tensors, features, self.heads, strict=True)
+        return [head(x, tensor.scale).flatten(1) for tensor, x, head in parts]
 
     def parts(self, shard: int) -> list[range]:
         """For each tensor the weights whose rows the shard holds."""

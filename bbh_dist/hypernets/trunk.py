@@ -62,6 +62,14 @@ class Trunk(nn.Module):
         return x
 
 
+class Trunks(nn.ModuleList):
+    """A trunk for each of several heads, in one call, so that they can be compiled into one program."""
+
+    def forward(self, z: Sequence[Tensor], own: Sequence[range | None]) -> list[Tensor]:
+        """Features (S, N, F) of each trunk's noise, only of its `own` conditions where those are given."""
+        return [trunk(noise, part) for trunk, noise, part in zip(self, z, own, strict=True)]
+
+
 @dataclass
 class Factors:
     """The gradient of a head in one call as an outer product: gradients (S, D)^T @ features (S, F)."""

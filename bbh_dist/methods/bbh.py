@@ -152,7 +152,7 @@ class BayesByHypernet(Method):
 
     def _kl_noise(self, noise: Noise) -> Noise:
         """Of the samples in the KL estimate."""
-        return replace(noise, samples=noise.samples[: self.config.kl_samples])
+        return noise.some(range(self.config.kl_samples))
 
     def _picked(self, means: list[Tensor], noise: Noise, purpose: str) -> tuple[Tensor, int]:
         """What the discriminator looks at: (S, own part) of some weights, and how many there are over all shards."""

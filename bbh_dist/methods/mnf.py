@@ -12,7 +12,7 @@ A weight sample is coherent: it has one z, whatever the examples. In the paper e
 """
 
 import math
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
@@ -134,7 +134,7 @@ class MultiplicativeNormalizingFlows(Method):
             mean * factor[t.name] if t.is_kernel else mean.expand(len(z), -1)
             for t, mean in zip(self.network.tensors, means, strict=True)
         ]
-        return Moments(replace(drawn.noise, samples=drawn.noise.samples[own.start : own.stop]), multiplied, stddevs)
+        return Moments(drawn.noise.some(own), multiplied, stddevs)
 
     def _local_layers(self, moments: Moments, first: int) -> Layer:
         pairs = zip(moments.means, moments.stddevs, strict=True)

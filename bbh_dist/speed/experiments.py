@@ -49,6 +49,7 @@ def experiment(
     hidden: str = "64,256,512",
     batch_size: int = 100,
     bfloat16: bool = False,
+    compile: bool = False,
     **method: Any,
 ) -> Experiment:
     """The experiment of a row's name: a method's with its defaults, or BbH's with one of its generators.
@@ -78,6 +79,7 @@ def experiment(
         "method": chosen,
         "optimizer": optimizer,
         "batch_size": batch_size,
+        "parallel": {"compile": compile},
     }
     try:
         build_network(network, SHAPE, CLASSES)

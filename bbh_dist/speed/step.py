@@ -56,6 +56,8 @@ def measure(given: argparse.Namespace) -> dict[str, Any]:
         "peers' multiples are of such a step" + "".join(_plain_times(row) for row in rows if row["name"] == "map"),
         f"layer-wise: RMSProp, as in the paper, the others Adam; updated by {backend()}",
     ]
+    if given.compile:
+        notes.append("compiled by torch.compile, all but plain MAP")
     return {
         "command": "step",
         "machine": facts,
@@ -93,6 +95,7 @@ def _rows(given: argparse.Namespace, likelihood_samples: int, threads: int, told
             kl_samples=given.kl_samples,
             likelihood_samples=likelihood_samples,
             divergence=given.divergence,
+            compile=given.compile,
         )
         for name in names
     }

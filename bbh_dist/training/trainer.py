@@ -3,7 +3,7 @@
 import math
 import time
 from collections.abc import Callable
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ from bbh_dist.noise import Noise, keyed_generator
 from bbh_dist.sharding import Workers, batch_total
 from bbh_dist.tasks import Split, Task
 from bbh_dist.training.checkpoints import newest_checkpoint, save_checkpoint
-from bbh_dist.training.objective import annealed, objective
+from bbh_dist.training.objective import Loss, annealed, objective
 from bbh_dist.training.optimizers import schedule_factor
 from bbh_dist.training.state import read_state, state_tensors
 from bbh_dist.training.update import Update
@@ -197,10 +197,11 @@ class Trainer:
         number = self.epoch * self.steps_per_epoch + step
         progress = number / (experiment.epochs * self.steps_per_epoch)
         lr = experiment.optimizer.lr * schedule_factor(experiment.optimizer.schedule, progress)
+        evaluate_objective, noise_kind = self._for_steps
         with self.update.collecting(), self.normalisation.training(batch_total(self.workers, samples)):
-            drawn = self.method.draw(self._noise("train", number, config.samples_per_step))
+            drawn = self.method.draw(self._noise("train", number, config.samples_per_step, noise_kind))
             self.method.adapt(drawn)
-            loss = objective(
+            loss = evaluate_objective(
                 self.method,
                 config,
                 self.task.training_inputs(share.flatten(), experiment.seed, self.epoch).unflatten(0, share.shape),
@@ -215,6 +216,16 @@ class Trainer:
             )
             self.update.step(loss.part, lr)
         return torch.stack([loss.nll_sum, loss.kl, kl_weight * loss.kl]).double()
+
+    @cached_property
+    def _for_steps(self) -> tuple[Callable[..., Loss], type[Noise]]:
+        """The objective and the noise of steps, for `parallel.compile` compiled and outside of it."""
+        if not self.experiment.parallel.compile:
+            return objective, Noise
+        from bbh_dist.training.compiled import CompiledObjective, OutsideNoise, compile_trunks
+
+        compile_trunks(self.method, self.device)
+        return CompiledObjective(self.device, self.dtype), OutsideNoise
 
     def _order(self) -> Tensor:
         """Indices (N,) of an epoch's training data in turn; (S, N) where weight samples are independent."""
@@ -275,5 +286,5 @@ class Trainer:
         predictions = [self.evaluator.predict(self.method, inputs, noise, self.workers) for inputs in parts]
         return {"curve": curve_details(self.task, *predictions)}
 
-    def _noise(self, purpose: str, step: int, samples: int) -> Noise:
-        return Noise(self.experiment.seed, purpose, step, range(samples), self.device, self.dtype)
+    def _noise(self, purpose: str, step: int, samples: int, kind: type[Noise] = Noise) -> Noise:
+        return kind(self.experiment.seed, purpose, step, range(samples), self.device, self.dtype)

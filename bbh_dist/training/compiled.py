@@ -1,0 +1,87 @@
+"""Training steps by torch.compile: their many small kernels become few, which a GPU replays as CUDA graphs.
+
+Compiled are the trunks of weight generators and the objective. Heads are one product each, and what keeps factors of
+gradients for the update is no tensor function. Noise is drawn outside, as its keys are new in every step. Imported only
+where it is asked for: torch's compiler takes two seconds.
+"""
+
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import torch
+import torch._dynamo
+
+from bbh_dist.hypernets import Trunk, Trunks, WeightGenerator
+from bbh_dist.methods import Method
+from bbh_dist.noise import Noise
+from bbh_dist.private_folder import keep_torch_programs_private
+from bbh_dist.training.objective import Loss, objective
+
+_MOST_COMPILATIONS = 64
+"""Of one function: for each method, number of samples and size of batches; torch allows 8 by itself."""
+
+
+class OutsideNoise(Noise):
+    """Noise that compiled functions ask for, and don't contain."""
+
+    normal = torch.compiler.disable(Noise.normal)
+    endless_normal = torch.compiler.disable(Noise.endless_normal)
+    endless_integers = torch.compiler.disable(Noise.endless_integers)
+    places = torch.compiler.disable(Noise.places)
+    some = torch.compiler.disable(Noise.some)
+    after = torch.compiler.disable(Noise.after)
+
+
+class Compiled:
+    """A function that is compiled at its first call; where that fails it stays as it is, after one line on stderr.
+
+    Sizes are constants: a last batch that is smaller than the others is compiled for itself.
+    """
+
+    def __init__(self, function: Callable[..., Any], device: torch.device) -> None:
+        graphs = "reduce-overhead" if device.type == "cuda" else None
+        self.plain, self.compiled = function, torch.compile(function, dynamic=False, mode=graphs)
+        self.failed = False
+
+    def __call__(self, *given: Any, **named: Any) -> Any:
+        """What the function returns."""
+        if self.failed:
+            return self.plain(*given, **named)
+        try:
+            keep_torch_programs_private()
+            with torch._dynamo.config.patch(recompile_limit=_MOST_COMPILATIONS):
+                return self.compiled(*given, **named)
+        except (torch._dynamo.exc.TorchDynamoException, OSError) as error:  # before anything ran
+            self.failed = True
+            why = " ".join(str(error).partition("Set TORCHDYNAMO")[0].split())[:300]
+            print(f"bbh_dist: a part of training steps is not compiled: torch.compile failed: {why}", file=sys.stderr)
+            return self.plain(*given, **named)
+
+
+class CompiledObjective(Compiled):
+    """`objective`; with its KL weight as a tensor, as every new number would be compiled."""
+
+    def __init__(self, device: torch.device, dtype: torch.dtype) -> None:
+        super().__init__(objective, device)
+        self.device, self.dtype = device, dtype
+
+    def __call__(self, *given: Any, kl_weight: float, **named: Any) -> Loss:
+        """As `objective`, which see."""
+        # Filled, as a copy to a GPU would make the host wait.
+        weight = torch.full((), kl_weight, device=self.device, dtype=self.dtype)
+        loss: Loss = super().__call__(*given, kl_weight=weight, **named)
+        return loss
+
+
+def compile_trunks(method: Method, device: torch.device) -> None:
+    """Have a method's trunks run compiled in training; predictions, of other numbers of samples, stay as they are."""
+    generators = [module for module in method.modules() if isinstance(module, WeightGenerator)]
+    for trunks in (module for generator in generators for module in generator.children()):
+        if isinstance(trunks, Trunk | Trunks):
+            trunks.forward = _TrainingOnly(trunks.forward, device)  # type: ignore[method-assign]
+
+
+class _TrainingOnly(Compiled):
+    def __call__(self, *given: Any, **named: Any) -> Any:
+        return super().__call__(*given, **named) if torch.is_grad_enabled() else self.plain(*given, **named)

@@ -1,0 +1,114 @@
+"""Compiled training steps: the same steps, compiled once for each size of batch.
+
+torch's "aot_eager" backend takes programs and their gradients apart as the default one does, and then runs torch's own
+operations, so that bits stay. The default one, inductor, needs a C++ compiler and many seconds: once.
+"""
+
+import shutil
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+import torch
+from small_runs import METHODS, experiment, small_task
+from torch import Tensor, fx
+
+from bbh_dist.hypernets import Trunk, Trunks
+from bbh_dist.training import Trainer
+from bbh_dist.training.compiled import Compiled
+
+# torch's compiler looks at gradients of what is no leaf, and hides the warning, but not from filters that raise.
+pytestmark = pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf")
+
+LONG = pytest.mark.cluster
+KINDS = ("single", "sliced", "layerwise")
+CASES: dict[str, dict[str, Any]] = METHODS | {
+    "bbb-local": METHODS["bbb"] | {"estimator": "local"},
+    "bbb-flipout": METHODS["bbb"] | {"estimator": "flipout"},
+    "single-knn": METHODS["single"] | {"divergence": "knn"},
+    "single-inner-samples": METHODS["single"] | {"semi_implicit": {"inner_samples": 6}},
+}
+
+
+class Counting:
+    """A backend that counts the programs it is given, and runs them as they are."""
+
+    def __init__(self) -> None:
+        self.programs = 0
+
+    def __call__(self, program: fx.GraphModule, inputs: list[Tensor]) -> Callable[..., Any]:
+        self.programs += 1
+        return program.forward
+
+
+def failing(program: fx.GraphModule, inputs: list[Tensor]) -> Callable[..., Any]:
+    raise RuntimeError("no such compiler")
+
+
+@pytest.fixture(autouse=True)
+def fresh_compiler() -> Iterator[None]:
+    torch.compiler.reset()
+    yield
+    torch.compiler.set_default_backend(None)
+    torch.compiler.reset()
+
+
+def fell_back(trainer: Trainer) -> bool:
+    trunks = [module.forward for module in trainer.method.modules() if isinstance(module, Trunk | Trunks)]
+    return any(part.failed for part in (trainer._for_steps[0], *trunks) if isinstance(part, Compiled))
+
+
+def trained(method: dict[str, Any], *, compile: bool, **changes: Any) -> Trainer:
+    settings = {"optimizer": {"lr": 0.01}, "epochs": 2, "batch_size": 8, "parallel": {"compile": compile}}
+    trainer = Trainer(experiment(method, **settings | changes), small_task())
+    while not trainer.done:
+        trainer.run_epoch()
+    return trainer
+
+
+def check_same(found: Trainer, expected: Trainer, tolerance: float) -> None:
+    weights = found.method.state_dict()
+    for name, value in expected.method.state_dict().items():
+        torch.testing.assert_close(weights[name], value, rtol=tolerance, atol=tolerance)
+    for here, there in zip(found.history, expected.history, strict=True):
+        for name in ("train/loss", "train/nll", "train/kl", "val/nll"):
+            assert here[name] == pytest.approx(there[name], rel=tolerance)
+
+
+@pytest.mark.parametrize("name", [pytest.param(name, marks=() if name == "layerwise" else LONG) for name in CASES])
+def test_compiled_steps_are_the_same_steps(name: str) -> None:
+    torch.compiler.set_default_backend("aot_eager")
+    compiled = trained(CASES[name], compile=True)
+    assert not fell_back(compiled)
+    check_same(compiled, trained(CASES[name], compile=False), 1e-10)
+
+
+@LONG
+@pytest.mark.skipif(shutil.which("g++") is None, reason="inductor needs a C++ compiler: no g++")
+def test_inductor_takes_the_same_steps() -> None:
+    compiled = trained(METHODS["layerwise"], compile=True)
+    assert not fell_back(compiled)
+    check_same(compiled, trained(METHODS["layerwise"], compile=False), 1e-8)
+
+
+@pytest.mark.parametrize("name", ["map", "dropout", *(pytest.param(name, marks=LONG) for name in ("mnf", *KINDS))])
+def test_nothing_is_compiled_again_for_later_steps_and_for_predictions(name: str) -> None:
+    backend = Counting()
+    torch.compiler.set_default_backend(backend)
+    method = CASES[name] | {"anneal": {"start": 0, "epochs": 4}}  # another KL weight in every step
+    trainer = trained(method, compile=True, epochs=1, batch_size=11)  # the last with one example
+    programs = backend.programs
+    assert programs >= 1
+    trainer.test()
+    assert backend.programs == programs
+    trained(method, compile=True, epochs=4, batch_size=11)
+    assert backend.programs == programs
+
+
+def test_a_compiler_that_fails_is_told_once_and_replaced(capsys: pytest.CaptureFixture[str]) -> None:
+    torch.compiler.set_default_backend(failing)
+    found = trained(METHODS["map"], compile=True)
+    said = capsys.readouterr().err
+    assert said.count("torch.compile failed") == 1
+    assert "no such compiler" in said
+    check_same(found, trained(METHODS["map"], compile=False), 0)
