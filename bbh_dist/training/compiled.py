@@ -6,6 +6,7 @@ where it is asked for: torch's compiler takes two seconds.
 """
 
 import sys
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -17,6 +18,8 @@ from bbh_dist.methods import Method
 from bbh_dist.noise import Noise
 from bbh_dist.private_folder import keep_torch_programs_private
 from bbh_dist.training.objective import Loss, objective
+
+warnings.filterwarnings("ignore", ".*torch._prims_common.check", FutureWarning)  # torch's compiler warns of itself
 
 _MOST_COMPILATIONS = 64
 """Of one function: for each method, number of samples and size of batches; torch allows 8 by itself."""
