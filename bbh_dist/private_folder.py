@@ -23,9 +23,9 @@ def private_folder() -> Path:
 
 
 def keep_torch_programs_private() -> None:
-    """Have torch's compiler keep its programs there, unless its own variable says where.
+    """Have torch's compiler keep its programs there, unless its own variable says where, set by the user or by torch.
 
-    By itself it takes a folder in /tmp that anybody may have made before.
+    By itself it takes a folder in /tmp that anybody may have made before; to be called before it compiles anything.
 
     Raises:
         OSError: as above.

@@ -51,9 +51,16 @@ class Parallel(Frozen):
     use_gpu: bool = False
     """One GPU per worker (nccl); otherwise CPU (gloo)."""
     compile: bool = False
-    """Training steps by torch.compile, on a GPU as CUDA graphs. Results are the same but for rounding; the first steps
-    take up to a minute more. For GPUs, where most of a small network's step is the start of its kernels: on CPUs it is
-    no faster."""
+    """Training steps of one worker by torch.compile, on a GPU as CUDA graphs (which was never run on one). Results are
+    the same but for rounding; the first steps take up to a minute more. For GPUs, where most of a small network's step
+    is the start of its kernels: on CPUs it is no faster."""
+
+    @model_validator(mode="after")
+    def _compiled_steps_are_of_one_worker(self) -> Self:
+        # What workers send is counted in Python, and a program that contains the count is compiled anew in every step.
+        if self.compile and self.max_workers > 1:
+            raise RuleError("must be false with several workers", key="compile", got="true")
+        return self
 
     @property
     def min_workers(self) -> int:

@@ -12,12 +12,13 @@ from typing import Any
 
 import torch
 import torch._dynamo
+import torch._functorch.config
 
 from bbh_dist.hypernets import Trunk, Trunks, WeightGenerator
 from bbh_dist.methods import Method
 from bbh_dist.noise import Noise
 from bbh_dist.private_folder import keep_torch_programs_private
-from bbh_dist.training.objective import Loss, objective
+from bbh_dist.training.objective import Loss, Steps, objective
 
 warnings.filterwarnings("ignore", ".*torch._prims_common.check", FutureWarning)  # torch's compiler warns of itself
 
@@ -39,7 +40,8 @@ class OutsideNoise(Noise):
 class Compiled:
     """A function that is compiled at its first call; where that fails it stays as it is, after one line on stderr.
 
-    Sizes are constants: a last batch that is smaller than the others is compiled for itself.
+    Sizes are constants: a last batch that is smaller than the others is compiled for itself. The function must have no
+    effects but its results, as a failure may come when a part of it has run.
     """
 
     def __init__(self, function: Callable[..., Any], device: torch.device) -> None:
@@ -52,10 +54,13 @@ class Compiled:
         if self.failed:
             return self.plain(*given, **named)
         try:
-            keep_torch_programs_private()
-            with torch._dynamo.config.patch(recompile_limit=_MOST_COMPILATIONS):
+            with (
+                torch._dynamo.config.patch(recompile_limit=_MOST_COMPILATIONS),
+                # By itself torch compiles gradients when they are asked for, out of reach of the handler here.
+                torch._functorch.config.patch(force_non_lazy_backward_lowering=True),
+            ):
                 return self.compiled(*given, **named)
-        except (torch._dynamo.exc.TorchDynamoException, OSError) as error:  # before anything ran
+        except torch._dynamo.exc.TorchDynamoException as error:
             self.failed = True
             why = " ".join(str(error).partition("Set TORCHDYNAMO")[0].split())[:300]
             print(f"bbh_dist: a part of training steps is not compiled: torch.compile failed: {why}", file=sys.stderr)
@@ -77,12 +82,21 @@ class CompiledObjective(Compiled):
         return loss
 
 
-def compile_trunks(method: Method, device: torch.device) -> None:
-    """Have a method's trunks run compiled in training; predictions, of other numbers of samples, stay as they are."""
+def compiled_steps(method: Method, device: torch.device, dtype: torch.dtype) -> Steps:
+    """What a step of one worker calls; the method's trunks are compiled in place.
+
+    Predictions, which draw other numbers of samples, stay as they are.
+
+    Raises:
+        OSError: there is no folder for compiled programs that only this user can write to.
+    """
+    keep_torch_programs_private()
     generators = [module for module in method.modules() if isinstance(module, WeightGenerator)]
     for trunks in (module for generator in generators for module in generator.children()):
         if isinstance(trunks, Trunk | Trunks):
             trunks.forward = _TrainingOnly(trunks.forward, device)  # type: ignore[method-assign]
+    # All that a step runs, the sweeps between its backward passes too, is one generation of CUDA graphs.
+    return Steps(CompiledObjective(device, dtype), OutsideNoise, torch.compiler.cudagraph_mark_step_begin)
 
 
 class _TrainingOnly(Compiled):

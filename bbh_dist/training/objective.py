@@ -1,12 +1,14 @@
 """The objective: mean negative log-likelihood + kl_weight * anneal * KL / N. The one place that divides by N."""
 
 import math
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from torch import Tensor
 
 from bbh_dist.config import Anneal, MethodConfig
 from bbh_dist.methods import Method
+from bbh_dist.noise import Noise
 from bbh_dist.sharding import SampleShare
 from bbh_dist.tasks import Categorical, Likelihood
 
@@ -24,6 +26,17 @@ class Loss(NamedTuple):
     """This worker's terms of the negative log-likelihood summed over the batch, nats; over workers they add up."""
     kl: Tensor
     """The divergence, nats, the same on every worker."""
+
+
+class Steps(NamedTuple):
+    """What training steps call."""
+
+    objective: Callable[..., Loss]
+    """As `objective` below."""
+    noise: type[Noise]
+    """What they draw from."""
+    begin: Callable[[], None]
+    """To be called before all else."""
 
 
 def annealed(kl_weight: float, anneal: Anneal, epoch: float) -> float:
@@ -68,3 +81,8 @@ def objective(
     kl = method.divergence(drawn)
     loss = nll_sum / batch + kl * (kl_weight / examples)
     return Loss(loss * samples.count if method.independent else loss, nll_sum.detach(), kl.detach())
+
+
+def plain_steps() -> Steps:
+    """Steps by torch's operations, one after another."""
+    return Steps(objective, Noise, lambda: None)

@@ -19,7 +19,7 @@ from bbh_dist.noise import Noise, keyed_generator
 from bbh_dist.sharding import Workers, batch_total
 from bbh_dist.tasks import Split, Task
 from bbh_dist.training.checkpoints import newest_checkpoint, save_checkpoint
-from bbh_dist.training.objective import Loss, annealed, objective
+from bbh_dist.training.objective import Steps, annealed, plain_steps
 from bbh_dist.training.optimizers import schedule_factor
 from bbh_dist.training.state import read_state, state_tensors
 from bbh_dist.training.update import Update
@@ -197,11 +197,11 @@ class Trainer:
         number = self.epoch * self.steps_per_epoch + step
         progress = number / (experiment.epochs * self.steps_per_epoch)
         lr = experiment.optimizer.lr * schedule_factor(experiment.optimizer.schedule, progress)
-        evaluate_objective, noise_kind = self._for_steps
+        self._steps.begin()
         with self.update.collecting(), self.normalisation.training(batch_total(self.workers, samples)):
-            drawn = self.method.draw(self._noise("train", number, config.samples_per_step, noise_kind))
+            drawn = self.method.draw(self._noise("train", number, config.samples_per_step, self._steps.noise))
             self.method.adapt(drawn)
-            loss = evaluate_objective(
+            loss = self._steps.objective(
                 self.method,
                 config,
                 self.task.training_inputs(share.flatten(), experiment.seed, self.epoch).unflatten(0, share.shape),
@@ -218,14 +218,12 @@ class Trainer:
         return torch.stack([loss.nll_sum, loss.kl, kl_weight * loss.kl]).double()
 
     @cached_property
-    def _for_steps(self) -> tuple[Callable[..., Loss], type[Noise]]:
-        """The objective and the noise of steps, for `parallel.compile` compiled and outside of it."""
+    def _steps(self) -> Steps:
         if not self.experiment.parallel.compile:
-            return objective, Noise
-        from bbh_dist.training.compiled import CompiledObjective, OutsideNoise, compile_trunks
+            return plain_steps()
+        from bbh_dist.training.compiled import compiled_steps
 
-        compile_trunks(self.method, self.device)
-        return CompiledObjective(self.device, self.dtype), OutsideNoise
+        return compiled_steps(self.method, self.device, self.dtype)
 
     def _order(self) -> Tensor:
         """Indices (N,) of an epoch's training data in turn; (S, N) where weight samples are independent."""
