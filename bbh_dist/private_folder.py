@@ -23,12 +23,14 @@ def private_folder() -> Path:
 
 
 def keep_torch_programs_private() -> None:
-    """Have torch's compiler keep its programs there, unless its own variable says where, set by the user or by torch.
+    """Have torch's compiler keep its programs there, unless its own variable names another folder.
 
-    By itself it takes a folder in /tmp that anybody may have made before; to be called before it compiles anything.
+    By itself it takes one in the folder for temporary files that anybody may have made before, and says so in its
+    variable when it is imported.
 
     Raises:
         OSError: as above.
     """
-    if _OF_TORCH not in os.environ:
+    named = os.environ.get(_OF_TORCH)
+    if named is None or Path(named).match(f"{tempfile.gettempdir()}/torchinductor_*"):
         os.environ[_OF_TORCH] = str(private_folder() / "torch")
