@@ -52,8 +52,8 @@ class Parallel(Frozen):
     """One GPU per worker (nccl); otherwise CPU (gloo)."""
     compile: bool = False
     """Training steps of one worker by torch.compile, on a GPU as CUDA graphs (which was never run on one). Results are
-    the same but for rounding; the first steps take up to a minute more. For GPUs, where most of a small network's step
-    is the start of its kernels: on CPUs it is no faster."""
+    the same but for rounding; the first steps take a minute or two more, once on a machine. For GPUs, where most of a
+    small network's step is the start of its kernels: on CPUs it is no faster."""
 
     @model_validator(mode="after")
     def _compiled_steps_are_of_one_worker(self) -> Self:
