@@ -59,7 +59,7 @@ class Parallel(Frozen):
     def _compiled_steps_are_of_one_worker(self) -> Self:
         # What workers send is counted in Python, and a program that contains the count is compiled anew in every step.
         if self.compile and self.max_workers > 1:
-            raise RuleError("must be false with several workers", key="compile", got="true")
+            raise RuleError("must be false with several workers", key="compile", got=True)
         return self
 
     @property

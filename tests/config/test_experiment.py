@@ -90,6 +90,7 @@ def test_experiments_are_frozen(tmp_path: Path) -> None:
         ("optimizer.lr=true", "optimizer.lr: must be a number, got true"),
         ("parallel.use_gpu=1", "parallel.use_gpu: must be true or false, got 1"),
         ("parallel.use_gpu=yes", 'parallel.use_gpu: must be true or false, got "yes"'),
+        ("parallel={workers: 2, compile: true}", "parallel.compile: must be false with several workers, got true"),
         ("task=5", "task: must be text, got 5"),
         ("task='npz:'", "task: must be one of toy, digits5, mnist, cifar5, npz:FILE"),
         ("network=mlp:64-", "network: must be one of mlp, lenet"),
