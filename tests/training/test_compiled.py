@@ -116,8 +116,10 @@ def test_a_smaller_last_batch_is_compiled_once_too() -> None:
     torch.compiler.set_default_backend(backend)
     trainer = trained(METHODS["map"], compile=True, batch_size=11, stop_after=1)  # the last batch has one example
     programs = backend.programs
+    assert programs >= 2
     trainer.run_epoch()
     assert backend.programs == programs
+    assert not fell_back(trainer)
 
 
 @pytest.mark.parametrize("backend", [failing, failing_for_gradients])
