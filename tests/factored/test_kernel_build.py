@@ -29,7 +29,7 @@ for step in (1, 2):
     factored.sweep(weight, state, torch.ones(1, 3), torch.ones(1, 2), factored.SGD(0.5, step=step))
 print(factored.backend(), weight.unique().tolist())
 """
-needs_compiler = pytest.mark.skipif(build.library() is None, reason="the compiled kernel needs a C compiler: none that works")
+needs_compiler = pytest.mark.skipif(build.library() is None, reason="the kernel needs a C compiler, none was found")
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ from bbh_dist.factored import SGD, Adam, RMSProp, Rule, compiled, reference
 from bbh_dist.factored.build import library
 from bbh_dist.factored.rounding import noise, noise_seed, rounded
 
-needs_compiler = pytest.mark.skipif(library() is None, reason="the compiled kernel needs a C compiler: none that works")
+needs_compiler = pytest.mark.skipif(library() is None, reason="the kernel needs a C compiler, none was found")
 WAYS = [pytest.param(compiled, id="compiled", marks=needs_compiler), pytest.param(reference, id="reference")]
 DTYPES = [(torch.float32, torch.bfloat16), (torch.bfloat16, torch.float32), (torch.bfloat16, torch.bfloat16)]
 

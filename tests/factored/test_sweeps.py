@@ -13,7 +13,7 @@ from bbh_dist import factored
 from bbh_dist.factored import Rule, compiled, reference
 from bbh_dist.factored.build import library
 
-needs_compiler = pytest.mark.skipif(library() is None, reason="the compiled kernel needs a C compiler: none that works")
+needs_compiler = pytest.mark.skipif(library() is None, reason="the kernel needs a C compiler, none was found")
 WAYS = [pytest.param(compiled, id="compiled", marks=needs_compiler), pytest.param(reference, id="reference")]
 OPTIMIZERS = {
     "rmsprop": lambda tensors: torch.optim.RMSprop(tensors, lr=1e-2, alpha=0.9, eps=1e-5),
