@@ -4,6 +4,7 @@ from pathlib import Path
 
 from bbh_dist.config import MEASURES, ConfigError, Experiment, Mistake, SearchSpace, SuitePlan, measures_of, override
 from bbh_dist.networks import build_network
+from bbh_dist.private_folder import keep_torch_programs_private
 from bbh_dist.tasks import Task, load_task
 
 
@@ -13,12 +14,22 @@ def check_experiment(experiment: Experiment, data: str, prefix: str = "") -> Tas
     Raises:
         DataError: data is missing or damaged.
         ConfigError: the network does not take the inputs, a batch is larger than the training data, the last one of an
-            epoch is too small for batch statistics, or an attack or shift is asked for that the task has no images for.
+            epoch is too small for batch statistics, an attack or shift is asked for that the task has no images for, or
+            steps are to be compiled and there is no safe folder for the programs.
     """
     task = load_task(experiment.task, Path(data))
+    _check(experiment, task, prefix)
+    return task
+
+
+def _check(experiment: Experiment, task: Task, prefix: str) -> None:
     _check_suits(experiment, task, prefix)
     _check_evaluation(experiment, task, prefix)
-    return task
+    if experiment.parallel.compile:
+        try:
+            keep_torch_programs_private()
+        except OSError as error:
+            raise ConfigError(Mistake(f"{prefix}parallel.compile", str(error), got="true")) from error
 
 
 def _check_suits(experiment: Experiment, task: Task, prefix: str) -> None:
@@ -87,6 +98,5 @@ def check_suite(plan: SuitePlan, data: str) -> dict[str, Task]:
         task = row.experiment.task
         if task not in tasks:
             tasks[task] = load_task(task, Path(data))
-        _check_suits(row.experiment, tasks[task], f"rows.{name}.")
-        _check_evaluation(row.experiment, tasks[task], f"rows.{name}.")
+        _check(row.experiment, tasks[task], f"rows.{name}.")
     return {name: tasks[row.experiment.task] for name, row in plan.rows.items()}

@@ -1,5 +1,7 @@
 """What a task cannot give is refused in one line before anything starts."""
 
+import os
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -73,3 +75,21 @@ def test_a_last_batch_without_statistics_is_refused(tmp_path: Path) -> None:
         check_experiment(Experiment.model_validate(settings | {"batch_size": 5}), ".")
     for changes in ({"batch_size": 6}, {"batch_size": 5, "normalisation": "group"}):
         check_experiment(Experiment.model_validate(settings | changes), ".")
+
+
+def test_steps_are_not_compiled_into_a_folder_that_others_can_use(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    experiment = Experiment.model_validate(
+        {"task": "toy", "network": "mlp:5", "method": {"name": "map"}, "batch_size": 5, "parallel": {"compile": True}}
+    )
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    folder = tmp_path / f"bbh_dist-{os.getuid()}"
+    folder.mkdir(mode=0o777)
+    folder.chmod(0o777)
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path / "torchinductor_root"))  # as torch itself sets it
+    with pytest.raises(ConfigError, match=r"^parallel.compile: .*remove it, got true$"):
+        check_experiment(experiment, ".")
+    folder.chmod(0o700)
+    check_experiment(experiment, ".")
+    assert os.environ["TORCHINDUCTOR_CACHE_DIR"] == str(folder / "torch")
