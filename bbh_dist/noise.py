@@ -5,9 +5,11 @@ samples and two workers with two draw the same weights, and a resumed run draws 
 """
 
 import hashlib
+import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from functools import cache
 
 import torch
 from torch import Tensor
@@ -33,7 +35,15 @@ def keyed_generator(*key: int | str, device: torch.device | str = "cpu") -> torc
 
 
 _CPU = torch.device("cpu")
-_threads = ThreadPoolExecutor(thread_name_prefix="noise")
+
+
+@cache
+def _threads() -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(thread_name_prefix="noise")
+
+
+# The threads of a pool do not exist in a forked child, which would wait for them for ever.
+os.register_at_fork(after_in_child=_threads.cache_clear)
 
 
 @dataclass(frozen=True)
@@ -115,7 +125,7 @@ class Noise:
                 self._fill_block(row, name, sample, number, whole, part, draw)
 
         threads = torch.get_num_threads() if self.device.type == "cpu" and result.numel() > BLOCK else 1
-        list(map(fill, [jobs]) if threads == 1 else _threads.map(fill, [jobs[i::threads] for i in range(threads)]))
+        list(map(fill, [jobs]) if threads == 1 else _threads().map(fill, [jobs[i::threads] for i in range(threads)]))
         return result
 
     def _fill_block(

@@ -49,7 +49,7 @@ def _check_evaluation(experiment: Experiment, task: Task, prefix: str) -> None:
     evaluation = experiment.evaluation
     for attack, examples in evaluation.attacks.examples.items():
         if task.pixel_range is None:
-            rule = "must be 0: attacks need images whose pixels have a known range, as those of bytes"
+            rule = "must be 0: attacks need classes of images whose pixels have a known range, as those of bytes"
             key = f"{prefix}evaluation.attacks.{attack}_examples"
             raise ConfigError(Mistake(experiment.task, rule, key=key, got=str(examples)))
     if evaluation.shifts and task.shifts is None:

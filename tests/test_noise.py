@@ -1,3 +1,5 @@
+import subprocess
+import sys
 from collections.abc import Iterator
 from dataclasses import replace
 
@@ -197,3 +199,21 @@ def test_signs_are_uncorrelated_between_examples_and_samples() -> None:
     assert bool((signs.abs() == 1).all())
     assert (torch.corrcoef(signs) - torch.eye(12)).abs().max().item() < 0.045
     assert signs.mean(1).abs().max().item() < 0.045
+
+
+FORKS = """
+import os, signal, torch
+from bbh_dist.noise import Noise
+torch.set_num_threads(2)
+noise = Noise(0, "train", 0, range(2))
+before = noise.normal("z", 70_000)
+child = os.fork()
+if child == 0:
+    signal.alarm(30)
+    os._exit(not torch.equal(noise.normal("z", 70_000), before))
+raise SystemExit(os.waitpid(child, 0)[1])
+"""
+
+
+def test_a_forked_process_draws_on_threads_of_its_own() -> None:
+    assert subprocess.run([sys.executable, "-c", FORKS], timeout=120).returncode == 0

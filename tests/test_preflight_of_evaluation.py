@@ -9,7 +9,7 @@ from bbh_dist.config import ConfigError, Experiment
 from bbh_dist.preflight import check_experiment
 from bbh_dist.tasks import DataError, Picked, Shifts, Task
 
-RANGE = "attacks need images whose pixels have a known range, as those of bytes"
+RANGE = "attacks need classes of images whose pixels have a known range, as those of bytes"
 
 
 def archive(path: Path, shape: tuple[int, ...], dtype: str) -> Path:
@@ -36,6 +36,14 @@ def test_other_inputs_may_not(tmp_path: Path, shape: tuple[int, ...], dtype: str
     with pytest.raises(ConfigError) as caught:
         check(path, attacks={f"{attack}_examples": 3})
     assert str(caught.value) == f"npz:{path}: evaluation.attacks.{attack}_examples: must be 0: {RANGE}, got 3"
+
+
+def test_a_regression_on_images_is_not_attacked(tmp_path: Path) -> None:
+    path = archive(tmp_path / "bytes.npz", (4, 4), "uint8")
+    parts = dict(np.load(path))
+    np.savez(path, **{name: part.astype("float32") if name.startswith("y_") else part for name, part in parts.items()})
+    with pytest.raises(ConfigError, match=f"fgsm_examples: must be 0: {RANGE}, got 3$"):
+        check(path, attacks={"fgsm_examples": 3})
 
 
 def test_shifts_need_chosen_images(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""The final runs of a study: its best trials, trained again with fresh seeds and measured on test data."""
+"""The final runs of a study: its best trials, trained again with other seeds and measured on test data."""
 
 from collections.abc import Sequence
 from dataclasses import asdict

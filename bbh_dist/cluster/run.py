@@ -202,8 +202,8 @@ def _most_epochs(space: SearchSpace) -> int:
     return max(searched.edge_values()) if searched is not None else space.base.epochs
 
 
-def default_direction(metric: str) -> str:
-    """Which way a validation measure gets better."""
+def default_direction(metric: str) -> str | None:
+    """Which way a validation measure gets better, if it is known."""
     from bbh_dist.config import MEASURES
 
     return MEASURES[metric.removeprefix("val/")].direction

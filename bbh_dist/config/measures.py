@@ -15,7 +15,8 @@ FINAL_METRICS = ("test/", "adversarial/")
 class Measure:
     """What is reported under `val/NAME` and `test/NAME`."""
 
-    direction: Direction
+    direction: Direction | None
+    """None where the best value is neither the least nor the largest."""
     meaning: str
     needs_outliers: bool = False
     kinds: tuple[Kind, ...] = ("classification",)
@@ -31,8 +32,8 @@ MEASURES: dict[str, Measure] = {
         kinds=("classification", "regression"),
     ),
     "coverage": Measure(
-        "maximize",
-        "share of targets within two standard deviations of the predictive, noise included, percent",
+        None,
+        "share of targets within two standard deviations of the predictive, noise included; 95.4 of a normal, percent",
         kinds=("regression",),
     ),
     "brier": Measure("minimize", "squared distance of the probabilities to the one-hot label, summed over classes"),

@@ -14,6 +14,10 @@ from bbh_dist.config.model import Frozen, PositiveInt, Seeds
 IntegerRange = Annotated[list[int], Field(min_length=2, max_length=2)]
 NumberRange = Annotated[list[float], Field(min_length=2, max_length=2)]
 
+SEARCH_SEED = 1000
+"""Of a study's trials where `base.seed` is left out. `--seeds` gives final runs and suites smaller ones, so that none
+of them repeats a run that was chosen for what it reached."""
+
 _FIXED = ("task", "seed", "parallel")
 """Keys on which the study's data, final seeds and concurrency rest."""
 
@@ -129,7 +133,7 @@ class Sampler(Frozen):
 
 
 class Final(Frozen):
-    """The best trials, trained again with fresh seeds and measured on test data."""
+    """The best trials, trained again with other seeds and measured on test data."""
 
     top: PositiveInt = 1
     """How many trials: the best, or those of the Pareto front that come nearest to the ideal point."""
@@ -146,6 +150,28 @@ class SearchSpace(Frozen):
     sampler: Sampler = Sampler()
     trials: PositiveInt = 24
     final: Final = Final()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _trials_have_a_seed_of_their_own(cls, data: Any) -> Any:
+        if isinstance(data, dict) and isinstance(data.get("base"), dict):
+            return data | {"base": {"seed": SEARCH_SEED} | data["base"]}
+        return data
+
+    @model_validator(mode="after")
+    def _final_seeds_are_fresh(self) -> Self:
+        if self.base.seed in self.final.seeds:
+            raise RuleError("must not have base.seed, that of the trials", key="final.seeds", got=self.final.seeds)
+        return self
+
+    @model_validator(mode="after")
+    def _scheduler_knows_what_is_better(self) -> Self:
+        metric = self.pruning_metric
+        is_objective = metric in [objective.metric for objective in self.objectives]
+        if not is_objective and MEASURES[metric.removeprefix("val/")].direction is None:
+            rule = "must be an objective, which says whether more or less of it is better"
+            raise RuleError(rule, key="scheduler.metric", got=metric)
+        return self
 
     @field_validator("objectives")
     @classmethod

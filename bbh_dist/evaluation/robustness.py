@@ -59,17 +59,16 @@ def attack_curve(
     """`examples`, and at each of `epsilons` `error` [%], `accuracy` [%], `entropy` [nats] and `entropy_auc`.
 
     All eps are attacked and judged together, so that weights are drawn once for all; with batch statistics, which they
-    would share, one after another. At 0 the clean prediction stands.
+    would share, one after another; masks of dropout, which each image has of its own, are those of the clean
+    prediction at every eps. At 0 the clean prediction stands.
     """
     first = slice(0, min(attacks.examples[name], len(task.test)))
     images = Split(task.test.inputs[first], task.test.labels[first])
     positive = [epsilon for epsilon in attacks.epsilons if epsilon > 0]
     found = [_part(clean, first)] * (len(attacks.epsilons) - len(positive))
-    count = len(images)
     for some in _together(method, positive):
         attacked = _attacked(name, method, task, images, some, attacks, noise, workers)
-        judged = predict(method, attacked.flatten(0, 1), noise, workers)
-        found += [_part(judged, slice(index * count, (index + 1) * count)) for index in range(len(some))]
+        found += _judged(method, attacked, noise, workers)
     measures = [measure(prediction, images.labels) for prediction in found]
     curve: dict[str, Any] = {name: [each[name] for each in measures] for name in _MEASURES}
     accuracy = [100 - error for error in curve["error"]]
@@ -102,6 +101,14 @@ def _attacked(
     noise = replace(noise, samples=range(attacks.pgd_samples))
     steps, length = attacks.pgd_steps, attacks.pgd_step_per_epsilon
     return pgd(method, images, epsilons, task.pixel_range, noise, steps, length, workers)
+
+
+def _judged(method: Method, attacked: Tensor, noise: Noise, workers: Workers) -> list[Prediction]:
+    """Predictions for images (E, N, ...) at each eps; all in one go where an image's place changes nothing."""
+    if method.noise_by_place:
+        return [predict(method, images, noise, workers) for images in attacked]
+    together, count = predict(method, attacked.flatten(0, 1), noise, workers), attacked.shape[1]
+    return [_part(together, slice(start, start + count)) for start in range(0, len(attacked) * count, count)]
 
 
 def _metrics(attacks: dict[str, dict[str, Any]]) -> dict[str, float]:

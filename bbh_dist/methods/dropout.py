@@ -32,6 +32,7 @@ class Dropout(MAP):
         self.kept = INTEGERS - round(config.rate * INTEGERS)
         """How many of the random integers leave an input as it is."""
         self.fixed_samples = 1 if self.kept == INTEGERS or not network.dropped else None
+        self.noise_by_place = self.fixed_samples is None
 
     def draw(self, noise: Noise) -> Noise:
         """The noise itself: masks have to wait for the examples."""

@@ -27,6 +27,8 @@ class Method(nn.Module, ABC):
     posterior is drawn from."""
     independent = False
     """Whether weight samples are models of their own: in training each has its own batches, loss and gradient norm."""
+    noise_by_place = False
+    """Whether a weight sample's noise also depends on the place of an example among those that are evaluated."""
     pretraining_steps = 0
     """How often `adapt` is called with samples of the start before training begins."""
 

@@ -1,7 +1,8 @@
 """Random changes of training images, batch by batch on the device of the data, and what test images go through.
 
-Changes are keyed by seed, epoch and the example's index, so they do not depend on batches or workers.
-Legend: B batch, N training examples, C channels.
+Changes are keyed by seed, epoch, an ensemble's member and the example's index, so they do not depend on batches or
+workers.
+Legend: M members, B batch, N training examples, C channels.
 """
 
 from dataclasses import dataclass
@@ -43,10 +44,21 @@ class Augmentation:
         return standardised(images[..., top : top + self.side, left : left + self.side].to(dtype))
 
     def augmented(
-        self, images: Tensor, indices: Tensor, examples: int, seed: int, epoch: int, dtype: torch.dtype
+        self,
+        images: Tensor,
+        indices: Tensor,
+        examples: int,
+        seed: int,
+        epoch: int,
+        dtype: torch.dtype,
+        members: range = range(1),
     ) -> Tensor:
-        """Training images (B, C, side, side), of the examples `indices` (B,) out of `examples`, in an epoch."""
-        uniform = _uniform(seed, epoch, examples, images.device)[indices]
+        """Training images (M * B, C, side, side), of the examples `indices` (M, B) out of `examples`, in an epoch.
+
+        Each of the M `members`, models that share nothing, has changes of its own.
+        """
+        numbers = _uniform(seed, epoch, members, examples, images.device)
+        uniform = torch.cat([of_member[own] for of_member, own in zip(numbers, indices, strict=True)])
         row, column, flip, brightness, contrast = uniform.unbind(1)
         crops = self._cropped(images, row, column, flip < 0.5).to(dtype)
         # Standardisation takes a brightness away again; it stands here because the original has it.
@@ -80,10 +92,11 @@ def standardised(images: Tensor) -> Tensor:
 
 
 @lru_cache(maxsize=1)
-def _uniform(seed: int, epoch: int, examples: int, device: torch.device) -> Tensor:
-    """(N, 5) numbers in [0, 1) of an epoch, of which each example has a row; kept for the epoch's other steps."""
-    generator = keyed_generator("augmentation", seed, epoch)
-    return torch.rand(examples, _CHANGES, generator=generator).to(device)
+def _uniform(seed: int, epoch: int, members: range, examples: int, device: torch.device) -> Tensor:
+    """(M, N, 5) numbers in [0, 1) of an epoch, of which each example has a row; kept for the epoch's other steps."""
+    key = ("augmentation", seed, epoch)
+    generators = [keyed_generator(*key, *([member] if member else [])) for member in members]
+    return torch.stack([torch.rand(examples, _CHANGES, generator=each) for each in generators]).to(device)
 
 
 def _column(values: Tensor, dtype: torch.dtype) -> Tensor:

@@ -44,10 +44,21 @@ def load_npz(path: Path) -> Task:
         validation = _split(path, arrays, "val", kind)
     else:
         train, validation = _hold_out(path, train)
-    outliers, pixels = _outliers(path, arrays, likelihood), _pixel_range(arrays["x_test"])
+    outliers = _outliers(path, arrays, likelihood)
+    pixels = _pixel_range(arrays["x_test"]) if likelihood.kind == "classification" else None
     task = Task(f"npz:{path}", likelihood, train, validation, test, outliers[0], outliers[1], pixel_range=pixels)
     _check(path, task)
+    _check_scales(path, arrays)
     return task
+
+
+def _check_scales(path: Path, arrays: dict[str, np.ndarray]) -> None:
+    """Refuse bytes, which are divided by 255, beside other numbers, which are not."""
+    are_bytes = arrays["x_train"].dtype == np.uint8
+    for name, array in arrays.items():
+        if name.startswith("x_") and (array.dtype == np.uint8) != are_bytes:
+            rule = f"must {'' if are_bytes else 'not '}hold bytes, as x_train does{'' if are_bytes else ' not'}"
+            raise DataError(f"{path}: {name} {rule}: bytes are divided by 255, got {array.dtype}")
 
 
 def _split(path: Path, arrays: dict[str, np.ndarray], part: str, kind: str) -> Split:

@@ -80,12 +80,18 @@ class Task:
         """Classes that labels may have; 0 for a regression."""
         return self.likelihood.classes if isinstance(self.likelihood, Categorical) else 0
 
-    def training_inputs(self, indices: Tensor, seed: int, epoch: int) -> Tensor:
-        """Inputs (B, ...) of training examples (B,) as an epoch of a run sees them, whoever asks for them."""
+    def training_inputs(self, indices: Tensor, seed: int, epoch: int, members: range = range(1)) -> Tensor:
+        """Inputs (B, ...) of training examples (B,) as an epoch of a run sees them, whoever asks for them.
+
+        (M, B, ...) of (M, B), the examples of each of M members of an ensemble.
+        """
         inputs = self.train.inputs[indices]
         if self.augmentation is None:
             return inputs
-        return self.augmentation.augmented(inputs, indices, len(self.train), seed, epoch, self.test.inputs.dtype)
+        images, rows = inputs.flatten(0, indices.dim() - 1), indices.view(len(members), -1)
+        dtype = self.test.inputs.dtype
+        changed = self.augmentation.augmented(images, rows, len(self.train), seed, epoch, dtype, members)
+        return changed.unflatten(0, indices.shape)
 
     def reference_inputs(self, most: int) -> Tensor:
         """At most so many training inputs, always the same, as inputs of a test are: not augmented."""

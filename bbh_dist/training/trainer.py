@@ -191,8 +191,9 @@ class Trainer:
         config, kl_weight = experiment.method, self._kl_weight(step)
         samples = self.workers.samples(config.likelihood_samples, splittable=config.likelihood == "mean_log")
         own = self.workers.examples(batch.shape[-1], samples)
+        members = samples.own if self.method.independent else range(1)
         if self.method.independent:
-            batch = batch.expand(samples.count, -1)[samples.own.start : samples.own.stop]
+            batch = batch[members.start : members.stop]
         share = batch[..., own.start : own.stop]
         number = self.epoch * self.steps_per_epoch + step
         progress = number / (experiment.epochs * self.steps_per_epoch)
@@ -204,7 +205,7 @@ class Trainer:
             loss = self._steps.objective(
                 self.method,
                 config,
-                self.task.training_inputs(share.flatten(), experiment.seed, self.epoch).unflatten(0, share.shape),
+                self.task.training_inputs(share, experiment.seed, self.epoch, members),
                 train.labels[share],
                 drawn,
                 samples,

@@ -18,6 +18,20 @@ def test_defaults_of_a_space(tmp_path: Path) -> None:
     assert (found.scheduler.name, found.scheduler.metric, found.scheduler.grace_epochs) == ("none", None, 5)
     assert (found.sampler.name, found.sampler.seed, found.sampler.startup_trials) == ("tpe", 0, 8)
     assert (found.trials, found.final.top, found.final.seeds) == (24, 1, [0, 1, 2])
+    assert found.base.seed == 1000
+
+
+def test_final_runs_have_other_seeds_than_trials(tmp_path: Path) -> None:
+    assert space(tmp_path, "seed=7", "final.seeds=[0, 1000]").base.seed == 7
+    line = message(space, tmp_path, "seed=1")
+    assert "final.seeds: must not have base.seed, that of the trials, got [0, 1]" in line
+
+
+def test_a_scheduler_is_told_which_way_coverage_gets_better(tmp_path: Path) -> None:
+    scheduler = "scheduler={name: asha, metric: val/coverage}"
+    assert "scheduler.metric: must be an objective, which says" in message(space, tmp_path, scheduler)
+    found = space(tmp_path, scheduler, "objectives=[{metric: val/coverage, direction: maximize}]")
+    assert found.pruning_metric == "val/coverage"
 
 
 @pytest.mark.parametrize("assignments", [(), ("search.network={choice: ['mlp:8', lenet]}", "final.top=3")])

@@ -115,6 +115,9 @@ def test_a_regression_shows_what_it_has() -> None:
         ("test/outlier_mutual_information", "outlier mutual information [nats] ↑"),
         ("time/train_seconds", "training [s] ↓"),
         ("test/unheard_of", "unheard of"),
+        ("test/coverage", "coverage [%]"),
+        ("adversarial/pgd/entropy_auc@0.1", "entropy AUC at eps 0.1"),
+        ("adversarial/pgd/entropy@0.1", "entropy [nats] at eps 0.1"),
     ],
 )
 def test_columns_carry_units_and_directions(metric: str, label: str) -> None:

@@ -15,7 +15,7 @@ AUGMENTATION = Augmentation()
 
 
 def augmented(indices: torch.Tensor, seed: int = SEED, epoch: int = EPOCH) -> torch.Tensor:
-    return AUGMENTATION.augmented(IMAGES[indices], indices, EXAMPLES, seed, epoch, torch.float64)
+    return AUGMENTATION.augmented(IMAGES[indices], indices[None], EXAMPLES, seed, epoch, torch.float64)
 
 
 def by_hand(
@@ -51,6 +51,18 @@ def test_an_example_s_changes_do_not_depend_on_its_batch() -> None:
 @pytest.mark.parametrize("other", [{"seed": SEED + 1}, {"epoch": EPOCH + 1}])
 def test_changes_differ_between_epochs_and_seeds(other: dict[str, int]) -> None:
     assert not torch.isclose(augmented(ALL), augmented(ALL, **other)).flatten(1).all(1).any()
+
+
+def test_members_of_an_ensemble_have_changes_of_their_own() -> None:
+    """The first has those of a model on its own; whoever holds some members gives them what all together have."""
+    plain = Split(IMAGES.double(), ALL % 2)
+    task = Task("images", Categorical(2), Split(IMAGES, ALL % 2), plain, plain, augmentation=AUGMENTATION)
+    indices = torch.stack([ALL[:9], ALL[:9], ALL[9:18]])
+    found = task.training_inputs(indices, SEED, EPOCH, range(3))
+    assert torch.equal(found[0], augmented(indices[0]))
+    assert not torch.isclose(found[0], found[1]).flatten(1).all(1).any()
+    assert torch.equal(task.training_inputs(indices[1:], SEED, EPOCH, range(1, 3)), found[1:])
+    assert torch.equal(task.training_inputs(indices[0], SEED, EPOCH), found[0])
 
 
 def test_crops_and_flips_take_all_their_values() -> None:

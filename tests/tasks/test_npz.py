@@ -64,6 +64,18 @@ def test_images_of_bytes_come_back_with_channels_first(
     assert task.test.labels.tolist() == archive["y_test"].tolist()
 
 
+@pytest.mark.parametrize("train", [np.uint8, np.float32])
+@pytest.mark.parametrize("other", ["x_test", "x_val", "x_outlier"])
+def test_bytes_do_not_stand_beside_other_numbers(tmp_path: Path, train: type, other: str) -> None:
+    """They would be divided by 255, and the others not."""
+    archive = arrays(5, dtype=train, x_val=np.ones((4, 5), train), y_val=np.arange(4), x_outlier=np.ones((6, 5), train))
+    load(tmp_path, archive)
+    mixed = archive | {other: archive[other].astype(np.float32 if train is np.uint8 else np.uint8)}
+    np.savez(tmp_path / "mixed.npz", **mixed)
+    rule = "must hold bytes, as x_train does" if train is np.uint8 else "must not hold bytes, as x_train does not"
+    assert f": {other} {rule}: bytes are divided by 255, got {mixed[other].dtype}" in message(tmp_path / "mixed.npz")
+
+
 def test_float_features_come_back_as_they_are(tmp_path: Path) -> None:
     archive = arrays(7, dtype=np.float64, y_test=np.arange(12)[:, None].astype(np.uint8) % 4)
     task = load(tmp_path, archive)
@@ -125,7 +137,7 @@ def test_noise_is_by_default_what_explains_a_tenth_of_the_variance(tmp_path: Pat
 
 
 def test_a_class_that_is_held_out_whole_still_counts(tmp_path: Path) -> None:
-    archive = arrays(7)
+    archive = arrays(7, dtype=np.float64)
     numbered = {"x_train": np.arange(40.0)[:, None].repeat(7, 1)}
     held_out = load(tmp_path, archive | numbered)
     rare = int(held_out.validation.inputs[0, 0])
