@@ -2,36 +2,44 @@
 
 import contextlib
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from bbh_dist.command_line import RunOptions
 from bbh_dist.config import ConfigError, Mistake
 from bbh_dist.masking import masked
 from bbh_dist.storage import RunFolder, open_folder
+from bbh_dist.tasks.own_files import OWN_FILES, check_own_files, own_hashes
 from bbh_dist.tracking import Tracker, tracking_uri
 
 
 def open_work(
-    options: RunOptions, *, config: str, check: Callable[[RunFolder], None], experiment: str | None = None
+    options: RunOptions,
+    *,
+    config: str,
+    tasks: Iterable[str],
+    check: Callable[[RunFolder], None],
+    experiment: str | None = None,
 ) -> tuple[RunFolder, Tracker]:
-    """The folder of work and its tracking store.
+    """The folder of work on some tasks and its tracking store.
 
     A new one gets a folder and an experiment of its name if no other is given, both or none; one that is resumed has
-    these and must pass `check`; what a killed process had only begun to make is made now.
+    these, must pass `check`, and its tasks the same data; what a killed process had only begun to make is made now.
 
     Raises:
         ConfigError: as `open_folder` and `Tracker`, or as `check`.
+        DataError: a task's own file was changed since, or cannot be read.
     """
     folder, stands = open_folder(options.storage, options.name, options.stem, options.resume)
     if stands and folder.has_record():
         check(folder)
+        check_own_files(tasks, folder.record().get(OWN_FILES, {}))
         return folder, stored_tracker(folder, options.tracking_uri)
     with contextlib.nullcontext() if stands else folder.making(), folder.lock():
         uri, key = tracking_uri(options.tracking_uri), secrets.token_hex(16)
         place = {"tracking_uri": uri, "experiment": experiment or folder.name, "tracking_key": key}
         tracker = Tracker(folder.path, uri, place["experiment"], key)
-        folder.create(config, place)
+        folder.create(config, place | {OWN_FILES: own_hashes(tasks)})
     return folder, tracker
 
 

@@ -11,8 +11,10 @@ from bbh_dist.config import ConfigError, Experiment, Mistake, load_experiment
 from bbh_dist.evaluation import Prediction, RegressionPrediction
 from bbh_dist.noise import Noise
 from bbh_dist.sharding import Workers
+from bbh_dist.storage import RunFolder
 from bbh_dist.tasks import load_task
 from bbh_dist.tasks.inputs import network_inputs
+from bbh_dist.tasks.own_files import OWN_FILES, check_own_files
 from bbh_dist.training import Trainer
 from bbh_dist.training.checkpoints import Checkpoint, CheckpointError, newest_checkpoint, open_checkpoint
 
@@ -49,13 +51,15 @@ class Trained:
 
         Raises:
             ConfigError: the folder holds no configuration, no whole checkpoint, or one of other weights.
-            DataError: the task's data are missing or damaged.
+            DataError: the task's data are missing, damaged, or a file that was changed since the run began.
         """
         configs = [place / "config.yaml" for place in (folder, folder.parent, folder.parent.parent)]
         config = next((path for path in configs if path.is_file()), None)
         if config is None:
             raise ConfigError(Mistake("--run", "holds no config.yaml of a run", got=str(folder)))
         experiment, checkpoint = load_experiment(config), checkpoint_in(folder)
+        if config.with_name("run.json").is_file():
+            check_own_files([experiment.task], RunFolder(config.parent).record().get(OWN_FILES, {}))
         on_gpu = experiment.parallel.use_gpu and torch.cuda.is_available()
         task = load_task(experiment.task, data)
         trainer = Trainer(experiment, task, device=torch.device("cuda" if on_gpu else "cpu"))

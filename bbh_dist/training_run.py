@@ -44,7 +44,11 @@ class TrainingRun:
         self._history: dict[float, dict[str, float]] = {}
         self._check_resources()
         self.folder, self.tracker = open_work(
-            options, config=to_yaml(experiment), check=self._check_unchanged, experiment=options.stem
+            options,
+            config=to_yaml(experiment),
+            tasks=[experiment.task],
+            check=self._check_unchanged,
+            experiment=options.stem,
         )
         self.name = self.folder.name
 

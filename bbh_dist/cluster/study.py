@@ -37,7 +37,9 @@ class Study:
         check_space(space, self.data)
         check_fits([space.base.parallel], options)
         self.tags = provenance()
-        self.folder, self.tracker = open_work(options, config=to_yaml(space), check=self._check_unchanged)
+        self.folder, self.tracker = open_work(
+            options, config=to_yaml(space), tasks=[space.base.task], check=self._check_unchanged
+        )
         self.parent = f"study {self.folder.name}"
 
     def run(self) -> dict[str, Any]:

@@ -34,6 +34,7 @@ from bbh_dist.resumable import open_work, run_once
 from bbh_dist.storage import RunFolder
 from bbh_dist.suite_results import PAGE, SuiteResults, as_json, collect
 from bbh_dist.tasks import data_directory
+from bbh_dist.tasks.own_files import OWN_FILES, own_hashes
 from bbh_dist.tracking import ui_command
 
 RUNS = "runs"
@@ -53,7 +54,9 @@ class SuiteRun:
         self.tasks = check_suite(plan, self.data)
         check_fits(dict.fromkeys(plan.rows[name].experiment.parallel for name in plan.methods), options)
         self.tags = provenance()
-        self.folder, self.tracker = open_work(options, config=to_yaml(plan), check=self._check_unchanged)
+        self.folder, self.tracker = open_work(
+            options, config=to_yaml(plan), tasks=self._tasks, check=self._check_unchanged
+        )
         self.parent = f"suite {self.folder.name}"
 
     def run(self) -> dict[str, Any]:
@@ -75,7 +78,9 @@ class SuiteRun:
     def _run(self) -> dict[str, Any]:
         self.tracker.kill_children(self.parent)  # of a driver that was killed; what is run again is opened again
         record = self.folder.record()
-        self.folder.write_record({**record, "rows": record.get("rows", {}) | plain(self.plan)["rows"]})
+        rows = record.get("rows", {}) | plain(self.plan)["rows"]
+        own_files = own_hashes(self._tasks) | record.get(OWN_FILES, {})  # those of rows that are new
+        self.folder.write_record({**record, "rows": rows, OWN_FILES: own_files})
         jobs = self._jobs(self.plan.methods)
         with contextlib.ExitStack() as stack:
             connection = Connection(stack, self.options)
@@ -87,6 +92,10 @@ class SuiteRun:
         if without:
             raise RunFailed(f"no run of {without} came to its end: {'; '.join(dict.fromkeys(failed.values()))}")
         return {**self._result(results), "failed": failed}
+
+    @property
+    def _tasks(self) -> list[str]:
+        return [row.experiment.task for row in self.plan.rows.values()]
 
     def _jobs(self, names: list[str]) -> list[Job]:
         """Rows x seeds."""

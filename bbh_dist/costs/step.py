@@ -37,6 +37,8 @@ class StepCosts:
     """Gradients that are stored; those of factored heads are not."""
     activation_bytes: int
     """What autograd keeps for the backward pass."""
+    best_bytes: int
+    """The best epoch's weights, kept where a run may stop early."""
     working_bytes: int
     """Most that the tensors of a step take together: activations, gradients and what is between them."""
     wire: dict[str, int]
@@ -50,7 +52,7 @@ class StepCosts:
     @property
     def peak_bytes(self) -> int:
         """Most memory that tensors take."""
-        return self.parameter_bytes + self.optimizer_bytes + self.working_bytes
+        return self.parameter_bytes + self.optimizer_bytes + self.best_bytes + self.working_bytes
 
     @property
     def flops(self) -> int:
@@ -125,12 +127,17 @@ def _costs(
         optimizer_bytes=sum(_state_bytes(experiment, gradients, parameter) for parameter in parameters),
         gradient_bytes=sum(parameter.grad.nbytes for parameter in parameters if parameter.grad is not None),
         activation_bytes=trace.saved_bytes,
+        best_bytes=_state_dict_bytes(gradients.method) if experiment.early_stop.patience else 0,
         working_bytes=max(trace.peak_bytes, trace.live_bytes + _temporary_bytes(experiment, gradients)),
         wire=wire,
         bytes_moved=_bytes_moved(experiment, gradients) + 2 * trace.saved_bytes,
         operations=(*trace.operations, *updates),
         element_bytes=element_bytes,
     )
+
+
+def _state_dict_bytes(method: Method) -> int:
+    return sum(tensor.nbytes for tensor in method.state_dict().values())
 
 
 def _rule(experiment: Experiment) -> Rule:

@@ -193,7 +193,7 @@ class Trainer:
         own = self.workers.examples(batch.shape[-1], samples)
         members = samples.own if self.method.independent else range(1)
         if self.method.independent:
-            batch = batch[members.start : members.stop]
+            batch = batch.expand(samples.count, -1)[members.start : members.stop]
         share = batch[..., own.start : own.stop]
         number = self.epoch * self.steps_per_epoch + step
         progress = number / (experiment.epochs * self.steps_per_epoch)
@@ -248,6 +248,7 @@ class Trainer:
         """Remember the weights of the lowest validation NLL; at the end go back to them and measure them in full."""
         if metrics["val/nll"] < self.best_nll:
             self.best_nll, self.best_epoch = metrics["val/nll"], self.epoch
+            self._best.clear()  # else there were three of every weight meanwhile
             self._best = {name: value.clone() for name, value in self.method.state_dict().items()}
         if not self.done:
             return metrics

@@ -93,6 +93,13 @@ def test_clipping_reads_heads_once_more(layerwise: StepCosts) -> None:
     assert clipped.bytes_moved - layerwise.bytes_moved == pytest.approx(heads, rel=0.02)
 
 
+def test_the_best_epochs_weights_are_counted_where_a_run_may_stop_early(layerwise: StepCosts) -> None:
+    patient = lenet("layerwise", early_stop={"patience": 3})
+    assert patient.best_bytes >= patient.parameter_bytes
+    assert patient.peak_bytes - patient.best_bytes == layerwise.peak_bytes
+    assert layerwise.best_bytes == 0
+
+
 def test_a_network_that_does_not_suit_is_said() -> None:
     with pytest.raises(ValueError, match="needs images"):
         step_costs(experiment("map").model_copy(update={"network": "lenet"}), INPUT_SHAPE, CLASSES, 1)
