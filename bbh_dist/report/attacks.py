@@ -38,7 +38,7 @@ def draw_attacks(methods: Mapping[str, AttackCurves], classes: int = 0) -> Figur
         title = f"{_TITLES[name]}, {examples:,} test images"
         column[0].set_title(title, fontsize=style.FONT, color=style.INK)
         column[0].set_ylim(-3, 103)
-        column[1].set_xlabel("eps: largest change of a pixel", fontsize=style.FONT)
+        column[1].set_xlabel("eps: largest change of a pixel (from 0 to 1)", fontsize=style.FONT)
         _mark_uniform(column[1], classes, named=name == names[0])
     style.legend_above(figure, [panels[0, 0]], columns=4)
     return figure

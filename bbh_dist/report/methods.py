@@ -1,4 +1,4 @@
-"""One colour, line and marker for each method, the same in every figure that compares methods."""
+"""One colour, line and marker for each method, the same in every figure that has a line or a mark for each."""
 
 from collections.abc import Iterable
 from itertools import cycle
@@ -27,9 +27,11 @@ def method_name(method: str) -> str:
 def method_looks(methods: Iterable[str]) -> dict[str, style.Looks]:
     """Colour, line style and marker of each method; a name that is not known gets the next that no other one here has.
 
-    More than eight such names begin again.
+    Where all are taken they begin again.
     """
     methods = list(methods)
-    free = [looks for name, (_, looks) in _LOOKS.items() if name not in methods]
-    others = cycle(free or [looks for _, looks in _LOOKS.values()])
+    known = {looks["marker"]: looks for _, looks in _LOOKS.values()}
+    taken = [_LOOKS[method][1]["marker"] for method in methods if method in _LOOKS]
+    free = [looks for marker, looks in known.items() if marker not in taken]
+    others = cycle(free or known.values())
     return {method: _LOOKS[method][1] if method in _LOOKS else next(others) for method in methods}

@@ -58,7 +58,7 @@ def bars(
             looks = {"fontsize": style.SMALL_FONT, "color": style.INK, "va": "center"}
             axes.annotate(text(row), (max(end, text_from), place), (4, 0), textcoords="offset points", **looks)
     style.tidy(axes, xlabel)
-    names = _names(rows)
+    names = [_label(name) for name in _names(rows)]
     axes.set_yticks(range(len(names)), names)
     axes.invert_yaxis()
     axes.grid(visible=False, axis="y")
@@ -90,6 +90,14 @@ def _limit(axes: "Axes", values: Sequence[float], ends: Sequence[float], *, log:
     ticks = style.nice_ticks(least, 1.5 * most, log=True)
     axes.set_xticks(ticks, [style.number(tick) for tick in ticks])
     axes.minorticks_off()
+
+
+def _label(name: str) -> str:
+    """`BbH layer-wise, Adam` for `bbh-layerwise-adam`; what is no method's name stands as it is."""
+    from bbh_dist.report.methods import method_name
+
+    method, adam, _ = name.partition("-adam")
+    return method_name(method) + (", Adam" if adam else "")
 
 
 def _names(rows: Sequence[Row]) -> list[str]:

@@ -27,7 +27,6 @@ COLUMNS = [
     column("share of bare", "share", lambda share: f"{share:.0%}"),
 ]
 GROUP = ""
-GOAL = 0.8
 _NAMES = ("map", "bbh-single", "bbh-layerwise")
 _BARE, _TRIES, _SAMPLES_PER_PASS = "bare network", 5, 5
 
@@ -83,8 +82,7 @@ def draw(rows: list[dict[str, Any]], path: Path) -> None:
         label = "speed of predictions, as a share of the bare network's forward pass [%]"
         looks: dict[str, Any] = {"group": "all", "groups": {True: "median"}, "low": "", "high": "", "text_from": 102}
         figure.bars(axes, percent, "percent", label, text, **looks)
-        for place, name, line in ((100 * GOAL, "goal", "--"), (100, "bare network", "-")):
-            axes.axvline(place, color=style.INK, linestyle=line, linewidth=1.2, label=name)
+        axes.axvline(100, color=style.INK, linewidth=1.2, label="bare network")
         most = max(100, *(row["percent"] for row in percent))
         axes.set_xlim(0, 1.9 * most)
         axes.set_xticks(range(0, int(most) + 1, 20 if most < 120 else 50))

@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import yaml
 from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 from matplotlib.image import imread
@@ -12,6 +13,7 @@ from matplotlib.image import imread
 from bbh_dist.report import draw_attacks, draw_run, draw_shifts, method_looks, method_name
 
 METHODS = ("map", "ensemble", "dropout", "bbb", "mnf", "bbh-single", "bbh-sliced", "bbh-layerwise")
+SUITES = [path for path in (Path(__file__).parents[2] / "jobs").glob("*.yaml") if "\nrows:" in path.read_text()]
 EPSILONS = [0.0, 0.1, 0.2]
 
 
@@ -42,6 +44,10 @@ def test_methods_are_told_apart_with_and_without_colour() -> None:
     assert len({to_hex(look["color"]) for look in looks.values()}) == len(METHODS)
     assert len({look["marker"] for look in looks.values()}) == len(METHODS)
     assert method_looks(["bbh-single", "map"])["map"] == looks["map"]
+    assert len(SUITES) >= 6
+    for suite in SUITES:
+        rows = yaml.safe_load(suite.read_text())["rows"]
+        assert len({looks["marker"] for looks in method_looks(rows).values()}) == len(rows), suite.name
     other = method_looks(["mine", "map", "bbb"])
     assert other["mine"] not in (other["map"], other["bbb"])
     assert (method_name("bbh-layerwise"), method_name("my $method")) == ("BbH layer-wise", r"my \$method")
