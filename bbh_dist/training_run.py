@@ -200,7 +200,7 @@ class TrainingRun:
         if parallel.max_workers > 1 or parallel.cpus_per_worker is not None:
             from bbh_dist.cluster.fits import check_fits
 
-            check_fits([parallel], self.options)
+            check_fits([parallel], self.options, [self.experiment.task], self.data)
 
 
 class _StepBar:

@@ -11,12 +11,12 @@ from bbh_dist.masking import masked
 from bbh_dist.tracking import tracking_uri
 
 
-def check_fits(parallels: Iterable[Parallel], options: RunOptions) -> None:
-    """See that runs of every kind fit, and that a cluster of several nodes keeps what they write.
+def check_fits(parallels: Iterable[Parallel], options: RunOptions, tasks: Iterable[str], data: str) -> None:
+    """See that runs of every kind fit, and that all nodes of a cluster have the data and keep what is written.
 
     Raises:
         ConfigError: one does not fit, no cluster answers, others can write to this machine's temporary files, or on
-            several nodes the tracking store is a file or the storage is not one folder.
+            several nodes the tracking store is a file, the storage is not one folder, or the data are not there.
     """
     if options.address is None:
         check_temporary()
@@ -30,7 +30,7 @@ def check_fits(parallels: Iterable[Parallel], options: RunOptions) -> None:
         if len(available.nodes) > 1:
             if not options.resume:  # it goes on with the store that it began with
                 _check_store(tracking_uri(options.tracking_uri))
-            _check_storage(options.storage)
+            _check_nodes(options.storage, list(dict.fromkeys(tasks)), data)
 
 
 def _check_store(uri: str) -> None:
@@ -39,15 +39,17 @@ def _check_store(uri: str) -> None:
         raise ConfigError(Mistake("--tracking-uri", rule, got=masked(uri)))
 
 
-def _check_storage(storage: str | None) -> None:
+def _check_nodes(storage: str | None, tasks: list[str], data: str) -> None:
     from bbh_dist.cluster.nodes import alive_nodes, ask_nodes
 
     path = str(Path(storage or "runs").resolve())
     try:
-        answers = ask_nodes(alive_nodes(), path)
+        answers = ask_nodes(alive_nodes(), path, tasks=tasks, data=data)
     except OSError as error:
         raise ConfigError(Mistake("--storage", f"cannot be written: {error.strerror}", got=path)) from error
     for answer in answers:
         problem = answer.get("error") or answer["storage"]
         if problem:
             raise ConfigError(Mistake("--storage", f"node {answer['node']}: {problem}", got=path))
+        if answer["data"]:
+            raise ConfigError(Mistake("--data", f"node {answer['node']}: {answer['data']}", got=data))

@@ -16,6 +16,7 @@ from bbh_dist.cluster.files import ClusterFile, read_file
 from bbh_dist.cluster.hosts import Login, log_tail
 from bbh_dist.cluster.session import HEADS_FILE, check_address, cluster
 from bbh_dist.command_line import RunFailed
+from bbh_dist.config import DataError
 from bbh_dist.masking import masked
 
 VERSIONS = ("python", "ray", "torch", "bbh_dist")
@@ -23,7 +24,7 @@ _POLL_SECONDS = 1.0
 _ANSWER_SECONDS = 90.0
 
 Answer = dict[str, str]
-"""A node's address (`node`), its versions, and under `storage` and `tracking` what is wrong, empty where nothing is.
+"""A node's address (`node`), its versions, and under `storage`, `tracking` and `data` what is wrong, if anything is.
 Of one that gave none: `node` and `error`."""
 
 
@@ -80,11 +81,17 @@ def wait_for_nodes(expected: int, timeout: float, file: ClusterFile | None) -> d
     return alive
 
 
-def ask_nodes(nodes: dict[str, str], storage: str | None = None, tracking_uri: str | None = None) -> list[Answer]:
+def ask_nodes(
+    nodes: dict[str, str],
+    storage: str | None = None,
+    tracking_uri: str | None = None,
+    tasks: Sequence[str] = (),
+    data: str = "",
+) -> list[Answer]:
     """What every node answers; `nodes` has the address of each id.
 
     A file is written where the storage is, or will be, which every node has to see and to put another beside; both
-    are taken away again.
+    are taken away again. The tasks' data are read from the folder `data`.
     """
     import ray
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
@@ -94,14 +101,14 @@ def ask_nodes(nodes: dict[str, str], storage: str | None = None, tracking_uri: s
         remote: Any = ray.remote(num_cpus=0, max_retries=0)(_answer)
         if folder is not None:
             (folder / "driver").touch()
-        tasks = {
+        asked = {
             remote.options(scheduling_strategy=NodeAffinitySchedulingStrategy(node, soft=False)).remote(
-                None if folder is None else str(folder), node, tracking_uri
+                None if folder is None else str(folder), node, tracking_uri, tasks, data
             ): node
             for node in nodes
         }
-        ray.wait(list(tasks), num_returns=len(tasks), timeout=_ANSWER_SECONDS)
-        return [{"node": nodes[node], **_collected(task, node, folder)} for task, node in tasks.items()]
+        ray.wait(list(asked), num_returns=len(asked), timeout=_ANSWER_SECONDS)
+        return [{"node": nodes[node], **_collected(task, node, folder)} for task, node in asked.items()]
     finally:
         if folder is not None:
             shutil.rmtree(folder, ignore_errors=True)
@@ -123,7 +130,7 @@ def _failures(answers: Sequence[Answer], what: str) -> Iterator[str]:
     return (f"{answer['node']}: {answer[what]}" for answer in answers if answer.get(what))
 
 
-def _answer(folder: str | None, node: str, tracking_uri: str | None) -> Answer:
+def _answer(folder: str | None, node: str, tracking_uri: str | None, tasks: Sequence[str], data: str) -> Answer:
     """Runs on a node."""
     versions = {name: metadata.version(name).partition("+")[0] for name in VERSIONS if name != "python"}
     answer = {"python": platform.python_version(), **versions}
@@ -131,6 +138,8 @@ def _answer(folder: str | None, node: str, tracking_uri: str | None) -> Answer:
         answer["storage"] = _storage_problem(Path(folder), node)
     if tracking_uri is not None:
         answer["tracking"] = _tracking_problem(tracking_uri)
+    if tasks:
+        answer["data"] = _data_problem(tasks, Path(data))
     return answer
 
 
@@ -157,6 +166,17 @@ def _tracking_problem(uri: str) -> str:
             socket.create_connection((parts.hostname, parts.port or 5432), timeout=10).close()
     except (OSError, ValueError) as error:
         return f"{masked(uri)} does not answer ({error})"
+    return ""
+
+
+def _data_problem(tasks: Sequence[str], data: Path) -> str:
+    from bbh_dist.tasks import load_task
+
+    try:
+        for task in tasks:
+            load_task(task, data)
+    except (DataError, OSError) as error:
+        return f"has no data as the driver has ({error})"
     return ""
 
 

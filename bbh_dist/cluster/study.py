@@ -35,7 +35,7 @@ class Study:
         self.data = str(data_directory(options.data))
         self.started = time.monotonic()
         check_space(space, self.data)
-        check_fits([space.base.parallel], options)
+        check_fits([space.base.parallel], options, [space.base.task], self.data)
         self.tags = provenance()
         self.folder, self.tracker = open_work(
             options, config=to_yaml(space), tasks=[space.base.task], check=self._check_unchanged

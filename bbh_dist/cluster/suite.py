@@ -52,7 +52,8 @@ class SuiteRun:
         self.data = str(data_directory(options.data))
         self.started = time.monotonic()
         self.tasks = check_suite(plan, self.data)
-        check_fits(dict.fromkeys(plan.rows[name].experiment.parallel for name in plan.methods), options)
+        parallels = dict.fromkeys(plan.rows[name].experiment.parallel for name in plan.methods)
+        check_fits(parallels, options, self._tasks, self.data)
         self.tags = provenance()
         self.folder, self.tracker = open_work(
             options, config=to_yaml(plan), tasks=self._tasks, check=self._check_unchanged

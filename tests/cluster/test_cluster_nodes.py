@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from bbh_dist.cluster.files import read_file
@@ -138,7 +139,7 @@ def test_on_several_nodes_a_tracking_store_in_a_file_is_refused(address: str, tm
 
 @pytest.mark.cluster
 @pytest.mark.skipif(os.geteuid() != 0, reason="a mount of its own for a node needs root")
-def test_storage_that_a_node_does_not_see_is_refused(tmp_path: Path) -> None:
+def test_storage_and_data_that_a_node_does_not_see_are_refused(tmp_path: Path) -> None:
     (tmp_path / "own").mkdir()
     with standing("1", f"1:{tmp_path / 'own'}") as address:
         storage = str(tmp_path / "own" / "runs")
@@ -151,6 +152,15 @@ def test_storage_that_a_node_does_not_see_is_refused(tmp_path: Path) -> None:
         done = command("tune", "--space", space, "--address", address, "--storage", storage, "--tracking-uri", uri)
         assert done.returncode == 2
         assert done.stderr.startswith("--storage: node ")
+        archive = tmp_path / "own" / "own.npz"
+        inputs, labels = np.zeros((30, 4)), np.arange(30) % 2
+        np.savez(archive, x_train=inputs, y_train=labels, x_test=inputs, y_test=labels, x_outlier=inputs)
+        changes = ("--set", f"task=npz:{archive}", "--set", "batch_size=9", "--storage", str(tmp_path / "runs"))
+        done = command("tune", "--space", space, "--address", address, "--tracking-uri", uri, *changes)
+        archive.unlink()
+        assert done.returncode == 2
+        assert done.stderr.startswith("--data: node ")
+        assert f"has no data as the driver has ({archive}: no such file)" in done.stderr
     assert list((tmp_path / "own").iterdir()) == []
 
 
