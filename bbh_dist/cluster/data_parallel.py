@@ -12,6 +12,7 @@ import torch
 import torch.distributed as dist
 
 from bbh_dist.cluster.group import fit_group
+from bbh_dist.cluster.jobs import CHECKPOINTS
 from bbh_dist.cluster.reports import DETAILS, FAILURE, FINISHED, Report, Reports
 from bbh_dist.config import DataError, Experiment
 from bbh_dist.tasks import Task, load_task
@@ -96,7 +97,7 @@ def _trained(
 
     workers, reports = group_of_workers(experiment.shards(dist.get_world_size())), Reports(folder)
     trainer = Trainer(experiment, cached_task(experiment.task, data), workers, ray.train.torch.get_device())
-    resumed = trainer.resume(folder / "checkpoints")
+    resumed = trainer.resume(folder / CHECKPOINTS)
     if workers.is_first:
         reports.cut_torn_line()
     if resumed:
@@ -105,7 +106,7 @@ def _trained(
     while not trainer.done and not stopped():
         metrics = trainer.run_epoch()
         if trainer.done or trainer.epoch % experiment.checkpoint_every_epochs == 0:
-            trainer.save(folder / "checkpoints")
+            trainer.save(folder / CHECKPOINTS)
         if not trainer.done:
             yield dict(metrics)
     if trainer.done:

@@ -1,11 +1,15 @@
 """What runs on the cluster: jobs, how they end, and who watches them."""
 
+import shutil
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Literal, Protocol
 
 from bbh_dist.config import Experiment
 
 State = Literal["COMPLETE", "PRUNED", "FAIL"]
+CHECKPOINTS = "checkpoints"
+"""Where a run's folder has them."""
 
 
 @dataclass(frozen=True)
@@ -60,3 +64,8 @@ class Observer(Protocol):
 
     def ended(self, job: Job, outcome: Outcome) -> None:
         """A job ended."""
+
+
+def remove_checkpoints(folder: Path) -> None:
+    """Remove those of a run's folder, as far as that can be done; for a run that is not to go on."""
+    shutil.rmtree(folder / CHECKPOINTS, ignore_errors=True)

@@ -1,6 +1,5 @@
 """Jobs through Ray Tune: who proposes, who runs and who watches meet in one narrow place."""
 
-import shutil
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -12,7 +11,7 @@ from ray.tune.experiment import Trial
 from ray.tune.schedulers import AsyncHyperBandScheduler, FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
-from bbh_dist.cluster.jobs import Job, JobSource, Observer, Outcome
+from bbh_dist.cluster.jobs import Job, JobSource, Observer, Outcome, remove_checkpoints
 from bbh_dist.cluster.reports import DETAILS, FAILURE, FINISHED
 from bbh_dist.cluster.trainables import OneWorkerTrial, SeveralWorkersTrial
 from bbh_dist.config import FINAL_METRICS, Parallel, SearchSpace
@@ -74,6 +73,8 @@ class _Bridge:
     def __init__(self, source: JobSource, observers: Sequence[Observer], data: str, folder: Path) -> None:
         self.source, self.observers, self.data, self.folder = source, observers, data, folder
         self.running: dict[str, _Running] = {}
+        self.over: list[Path] = []
+        """Folders of runs that will not go on."""
 
     def __getstate__(self) -> dict[str, Any]:
         """Nothing: Tune pickles searcher and callbacks to restore a run from, which is never done here."""
@@ -113,8 +114,10 @@ class _Bridge:
         for observer in self.observers:
             observer.ended(job, outcome)
         self.source.ended(job, outcome)
-        if job.keeps_checkpoints and outcome.state == "COMPLETE":
-            shutil.rmtree(self.run_folder(job) / "checkpoints", ignore_errors=True)
+        if outcome.state == "COMPLETE" or not job.final:  # a final run that failed goes on when it is resumed
+            self.over.append(self.run_folder(job))
+            if outcome.state != "PRUNED":  # else its workers may be writing one, and remove them with their next order
+                remove_checkpoints(self.run_folder(job))
 
 
 def run_jobs(
@@ -131,7 +134,7 @@ def run_jobs(
     """Run `count` jobs of a source, `concurrent` at a time; returns when all have ended.
 
     A job that fails is one failed job. One whose actor or workers die is restarted twice, from its newest checkpoint; a
-    trial of one worker has none and begins again.
+    trial of one worker has none and begins again. Checkpoints of runs that will not go on are removed.
     """
     bridge = _Bridge(source, observers, data, folder)
     trainable: Any = OneWorkerTrial
@@ -158,7 +161,11 @@ def run_jobs(
             verbose=0,
         ),
     )
-    tuner.fit()
+    try:
+        tuner.fit()
+    finally:
+        for ended in bridge.over:  # also what workers wrote until they ended
+            remove_checkpoints(ended)
 
 
 def build_scheduler(space: SearchSpace, ended: Iterable[Mapping[int, float]] = ()) -> TrialScheduler | None:

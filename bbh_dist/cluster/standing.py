@@ -14,6 +14,7 @@ from typing import Any
 
 from bbh_dist.cluster.data_parallel import train_job
 from bbh_dist.cluster.group import fit_group
+from bbh_dist.cluster.jobs import remove_checkpoints
 from bbh_dist.cluster.reports import FINISHED, Report, Reports
 from bbh_dist.config import Experiment, Parallel
 
@@ -140,9 +141,22 @@ def _stand(config: dict[str, Any]) -> None:
     group = ray.util.get_current_placement_group()
     if desk.is_first and group is not None:
         (folder / _PLACEMENT_GROUP).write_text(group.id.hex(), encoding="utf-8")
+    _work(desk)
+
+
+def _work(desk: "_Desk") -> None:
+    """Train what is ordered, run after run.
+
+    A run is ordered when the one before has ended. Of a trial that is so for good, and now that no worker writes its
+    checkpoints any more they are removed; a final run that failed goes on from them when it is resumed.
+    """
+    former: dict[str, Any] = {}
     while job := desk.next_job():
+        if desk.is_first and former and not former["final"]:
+            remove_checkpoints(Path(former["folder"]))
         experiment = Experiment.model_validate_json(job["experiment"])
         train_job(experiment, job["data"], Path(job["folder"]), job["final"], desk.has_news)
+        former = job
 
 
 class _Desk:

@@ -34,6 +34,9 @@ def children(parent, word):
 def workers():
     return [pid for raylet in children(os.getpid(), "raylet") for pid in children(raylet, "RayTrainWorker")]
 
+def with_checkpoints():
+    return [path.parent.name for path in Path(sys.argv[1]).glob("workers/*/checkpoints")]
+
 class Source:
     def next_job(self): return jobs.pop(0)
     def ended(self, job, outcome): print(json.dumps(["ended", job.name, outcome.state, outcome.reason]), flush=True)
@@ -45,6 +48,7 @@ class Observer:
         seen = workers()
         if job.name != "trial-0":
             print(json.dumps([job.name, metrics["epoch"], seen]), flush=True)
+            print(json.dumps(["kept", job.name, with_checkpoints()]), flush=True)
         if (job.name, metrics["epoch"]) == ("trial-0", 1): print(json.dumps(["first", seen]), flush=True)
         if (job.name, metrics["epoch"]) == ("trial-1", 2) and not killed:
             killed.append(os.kill(seen[0], signal.SIGKILL))
@@ -96,6 +100,9 @@ def test_workers_outlive_pruned_and_failed_trials_and_lost_ones_are_replaced(tmp
     after = reported["trial-1"][-1][2]
     assert not set(after) & set(first)
     assert [line[1:] for line in reported["trial-3"]] == [[epoch, after] for epoch in (1, 2, 3)]
+    assert len([line for line in said if line[0] == "kept" and line[2]]) > 1
+    assert all(line[2] in ([], [line[1]]) for line in said if line[0] == "kept")  # of no trial that has ended
+    assert not list(tmp_path.glob("workers/*/checkpoints"))
 
 
 def test_a_trial_that_has_no_memory_is_followed_by_one_with_other_workers(tmp_path: Path) -> None:
