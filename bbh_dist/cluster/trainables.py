@@ -1,7 +1,10 @@
 """What runs inside a Tune trial: the training loop in the trial's own actor, or standing workers that it drives.
 
-Everything that can go wrong in training is reported as the trial's result with a reason, so that the actor, which has
-imported torch and loaded the data, lives on for the next trial, and so do the workers.
+What goes wrong in training is reported as the trial's result with a reason, so that the actor, which has imported torch
+and loaded the data, lives on for the next trial, and so do the workers; unless it is lost, or its GPU is to it.
+
+A trial is built in its first `step`: Ray 2.60 starts those again that run, and a trial whose actor dies before, in
+`reset_config`, has failed at once.
 """
 
 import time
@@ -15,12 +18,15 @@ import torch
 from ray import tune
 
 from bbh_dist.cluster.data_parallel import cached_task
+from bbh_dist.cluster.jobs import CHECKPOINTS
 from bbh_dist.cluster.reports import DETAILS, FAILURE, FINISHED
 from bbh_dist.cluster.standing import StandingWorkers
 from bbh_dist.config import Experiment
 from bbh_dist.training import Diverged, Trainer
 from bbh_dist.training.checkpoints import CheckpointError
 
+_SECONDS_OF_STEP = "time_this_iter_s"
+"""Of a result: Tune takes this for the time of the step, and the sum for the trial's."""
 _SECONDS_BETWEEN_CHECKPOINTS = 30.0
 _MOST_TIME_FOR_CHECKPOINTS = 0.1
 """Share of the time."""
@@ -31,6 +37,17 @@ def failure(error: BaseException) -> str:
     if isinstance(error, Diverged):
         return str(error)
     return f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
+
+
+def gpu_is_lost() -> bool:
+    """Whether CUDA refuses every further call of this process, as after an illegal access, not for want of memory."""
+    if not torch.cuda.is_initialized():
+        return False
+    try:
+        torch.cuda.synchronize()
+    except RuntimeError:
+        return True
+    return False
 
 
 class Checkpoints:
@@ -66,45 +83,49 @@ class OneWorkerTrial(tune.Trainable):
     """The training loop in this actor, an epoch per step; reused for trial after trial."""
 
     def setup(self, config: dict[str, Any]) -> None:
-        """Start a trial."""
-        self._start(config)
-
-    def reset_config(self, new_config: dict[str, Any]) -> bool:
-        """Start another trial in this actor."""
-        self._start(new_config)
-        return True
-
-    def _start(self, config: dict[str, Any]) -> None:
-        self._final: bool = config["final"]
-        self._failure: str | None = None
+        """Take a trial, which its first step builds."""
+        self._job = config
         self._trainer: Trainer | None = None
         self._checkpoints: Checkpoints | None = None
-        try:
-            experiment = Experiment.model_validate_json(config["experiment"])
-            torch.set_num_threads(experiment.parallel.cpus_per_worker or 1)
-            device = torch.device("cuda" if experiment.parallel.use_gpu else "cpu")
-            self._trainer = Trainer(experiment, cached_task(experiment.task, config["data"]), device=device)
-            if config["keeps_checkpoints"]:
-                self._checkpoints = Checkpoints(self._trainer, Path(config["folder"]) / "checkpoints")
-                self._checkpoints.resume()
-        except Exception as error:
-            self._fail(error)
+
+    def reset_config(self, new_config: dict[str, Any]) -> bool:
+        """Take another trial and let go of the former one's memory."""
+        self.setup(new_config)
+        return True
 
     def step(self) -> dict[str, Any]:
-        """One epoch; the last one of a final run is followed by the measures on test data."""
-        if self._trainer is None:
-            return {FAILURE: self._failure, "done": True}
+        """One epoch; the last one of a final run is followed by the measures on test data.
+
+        Raises:
+            RuntimeError: the GPU is lost, for which Tune starts the trial again, in another process.
+        """
         try:
-            result = self._epoch(self._trainer)
-            if not self._trainer.done or (self._checkpoints and self._checkpoints.unreported):
-                return result
-            if self._final:
-                measures, curves = self._trainer.test()
-                result |= measures | {DETAILS: {"curves": curves, "history": self._trainer.history}}
-            return result | {FINISHED: True, "done": True}
+            self._trainer = trainer = self._trainer or self._build()
+            started = time.monotonic()  # a trial's time is what it trains
+            result = self._epoch(trainer)
+            if trainer.done and not (self._checkpoints and self._checkpoints.unreported):
+                if self._job["final"]:
+                    measures, curves = trainer.test()
+                    result |= measures | {DETAILS: {"curves": curves, "history": trainer.history}}
+                result |= {FINISHED: True, "done": True}
+            return result | {_SECONDS_OF_STEP: time.monotonic() - started}
         except Exception as error:
-            self._fail(error)
-            return {FAILURE: self._failure, "done": True}
+            if gpu_is_lost():
+                raise RuntimeError(f"the GPU is lost to this process: {failure(error)}") from error
+            if not isinstance(error, Diverged):
+                traceback.print_exc()
+            return {FAILURE: failure(error), "done": True}
+
+    def _build(self) -> Trainer:
+        job = self._job
+        experiment = Experiment.model_validate_json(job["experiment"])
+        torch.set_num_threads(experiment.parallel.cpus_per_worker or 1)
+        device = torch.device("cuda" if experiment.parallel.use_gpu else "cpu")
+        trainer = Trainer(experiment, cached_task(experiment.task, job["data"]), device=device)
+        if job["keeps_checkpoints"]:
+            self._checkpoints = Checkpoints(trainer, Path(job["folder"]) / CHECKPOINTS)
+            self._checkpoints.resume()
+        return trainer
 
     def _epoch(self, trainer: Trainer) -> dict[str, Any]:
         """An epoch's metrics: of one that is in the checkpoint from which the run goes on, or of one that is run."""
@@ -115,11 +136,6 @@ class OneWorkerTrial(tune.Trainable):
         result = dict(trainer.run_epoch())
         self._checkpoints.save_if_due()
         return result
-
-    def _fail(self, error: Exception) -> None:
-        if not isinstance(error, Diverged):
-            traceback.print_exc()
-        self._failure = failure(error)
 
     def save_checkpoint(self, checkpoint_dir: str) -> None:
         """Nothing: a trial that is lost starts again, its epochs are seconds; longer runs have `Checkpoints`."""
@@ -132,23 +148,23 @@ class SeveralWorkersTrial(tune.Trainable):
     """A run of several workers, an epoch per step; they and the actor, which holds no CPU, go from trial to trial."""
 
     def setup(self, config: dict[str, Any]) -> None:
-        """Start a trial, and the workers."""
+        """Take a trial, which its first step orders from workers that it starts."""
         experiment = Experiment.model_validate_json(config["experiment"])
         folder = Path(config["folder"]).parent / f"group-{uuid.uuid4().hex[:8]}"
         self._workers = StandingWorkers(experiment.parallel, folder)
-        self._start(config)
+        self._to_order: dict[str, Any] | None = config
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
-        """Start another trial with these workers."""
-        self._start(new_config)
+        """Take another trial for these workers."""
+        self._to_order = new_config
         return True
-
-    def _start(self, config: dict[str, Any]) -> None:
-        experiment = Experiment.model_validate_json(config["experiment"])
-        self._workers.train(experiment, config["data"], Path(config["folder"]), config["final"])
 
     def step(self) -> dict[str, Any]:
         """The next epoch's metrics. Lost workers raise, for which Tune starts the trial again, with others."""
+        if self._to_order is not None:
+            job, self._to_order = self._to_order, None
+            experiment = Experiment.model_validate_json(job["experiment"])
+            self._workers.train(experiment, job["data"], Path(job["folder"]), job["final"])
         report = self._workers.next_report()
         return report | {"done": True} if FAILURE in report or FINISHED in report else report
 

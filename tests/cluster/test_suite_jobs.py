@@ -178,7 +178,7 @@ def steps(trial: OneWorkerTrial, most: int) -> list[dict[str, Any]]:
 
 def without_times(results: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return [
-        {name: value for name, value in result.items() if not name.startswith("time/") and name != "details"}
+        {name: value for name, value in result.items() if not name.startswith("time") and name != "details"}
         for result in results
     ]
 
