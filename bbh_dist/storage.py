@@ -151,7 +151,7 @@ def open_folder(storage: str | None, name: str | None, stem: str, resume: bool) 
     """The folder of a run, and whether it stands already and goes on.
 
     A given name is taken as it is; otherwise the stem of the configuration's file with a number where it is taken
-    (`bbh`, `bbh-2`), and to resume, the highest such number that stands.
+    (`bbh`, `bbh-2`), one above the highest that stands, and to resume, that one.
 
     Raises:
         ConfigError: others may write there; or a name that is no plain name, that stands without `--resume`, or that
@@ -160,23 +160,22 @@ def open_folder(storage: str | None, name: str | None, stem: str, resume: bool) 
     root = Path(storage or "runs").resolve()
     check_own(root, "--storage")
     if name is None:
-        stem = plain_name(stem)
-        taken = [path for path in _numbered(root, stem) if path.exists()]
-        if resume and not taken:
-            raise ConfigError(Mistake("--resume", "there is no run to resume", got=str(root / stem)))
-        path = taken[-1] if resume else next(path for path in _numbered(root, stem) if path not in taken)
-        check_own(path, "--storage")
-        return RunFolder(path), resume
-    if not _NAME.fullmatch(name):
+        name = _numbered(root, plain_name(stem), resume)
+    elif not is_plain_name(name):
         rule = "must be letters, digits, '.', '_' and '-', at most 100, the first a letter or digit"
         raise ConfigError(Mistake("--name", rule, got=ascii(name)[:80]))
-    exists = (root / name).exists()
-    if exists and not resume:
+    path = root / name
+    if resume and not path.is_dir():
+        raise ConfigError(Mistake("--resume", "there is no run to resume", got=str(path)))
+    if path.exists() and not resume:
         raise ConfigError(Mistake("--name", "stands already: add --resume to go on or choose another", got=name))
-    if resume and not exists:
-        raise ConfigError(Mistake("--resume", "there is no run to resume", got=str(root / name)))
-    check_own(root / name, "--storage")
-    return RunFolder(root / name), exists
+    check_own(path, "--storage")
+    return RunFolder(path), resume
+
+
+def is_plain_name(text: str) -> bool:
+    """Whether a text may be the name of a run's folder, which it cannot leave."""
+    return _NAME.fullmatch(text) is not None
 
 
 def plain_name(text: str) -> str:
@@ -184,9 +183,17 @@ def plain_name(text: str) -> str:
     return re.sub(r"[^A-Za-z0-9._-]", "-", text).lstrip(".-_")[:90] or "run"
 
 
-def _numbered(root: Path, stem: str) -> list[Path]:
-    """`stem`, `stem-2`, ... up to one past the last that stands."""
-    paths = [root / stem]
-    while paths[-1].exists():
-        paths.append(root / f"{stem}-{len(paths) + 1}")
-    return paths
+def _numbered(root: Path, stem: str, resume: bool) -> str:
+    """Of `stem`, `stem-2`, ... the last folder that stands, to resume; else the one after all that stand, with gaps.
+
+    Raises:
+        ConfigError: what stands there cannot be seen.
+    """
+    pattern = re.compile(re.escape(stem) + "(?:-([2-9]|[1-9][0-9]+))?")
+    try:
+        standing = [path.name for path in root.iterdir() if path.is_dir() or not resume] if root.is_dir() else []
+    except OSError as error:
+        raise ConfigError(Mistake("--storage", f"cannot be read: {error.strerror}", got=str(root))) from error
+    numbers = [int(match[1] or 1) for match in map(pattern.fullmatch, standing) if match]
+    number = max(numbers, default=0) + (0 if resume else 1)
+    return stem if number <= 1 else f"{stem}-{number}"

@@ -79,6 +79,37 @@ def test_stems_are_numbered_where_taken_and_the_last_is_resumed(tmp_path: Path) 
     assert (folder.name, stands) == ("bbh-3", True)
 
 
+@pytest.mark.parametrize(
+    ("standing", "new", "resumed"),
+    [
+        (["bbh", "bbh-3"], "bbh-4", "bbh-3"),
+        (["bbh-2"], "bbh-3", "bbh-2"),
+        (["bbh-9", "bbh-10"], "bbh-11", "bbh-10"),
+        (["bbh", "bbh-1", "bbh-02", "bbh-x", "xbbh-7", "bbh-7x"], "bbh-2", "bbh"),
+    ],
+)
+def test_a_gap_hides_no_run(tmp_path: Path, standing: list[str], new: str, resumed: str) -> None:
+    for name in standing:
+        (tmp_path / name).mkdir()
+    assert open_folder(str(tmp_path), None, "bbh", False)[0].name == new
+    assert open_folder(str(tmp_path), None, "bbh", True)[0].name == resumed
+
+
+def test_a_file_is_a_name_that_is_taken_and_no_run(tmp_path: Path) -> None:
+    (tmp_path / "bbh").touch()
+    assert open_folder(str(tmp_path), None, "bbh", False)[0].name == "bbh-2"
+    assert message(str(tmp_path), "bbh", "stem", False).startswith("--name: stands already")
+    for name in ("bbh", None):
+        assert message(str(tmp_path), name, "bbh", True) == f"--resume: there is no run to resume, got {tmp_path}/bbh"
+
+
+def test_of_two_starts_under_one_number_the_second_is_refused(tmp_path: Path) -> None:
+    first, second = (open_folder(str(tmp_path), None, "bbh", False)[0] for _ in range(2))
+    with first.making(), pytest.raises(ConfigError, match="--storage: cannot be written: File exists"), second.making():
+        pytest.fail("the folder was given twice")
+    assert first.path.is_dir()
+
+
 def test_resume_needs_what_stands_and_a_new_run_what_does_not(tmp_path: Path) -> None:
     made(tmp_path, "x")
     folder, stands = open_folder(str(tmp_path), "x", "stem", True)
