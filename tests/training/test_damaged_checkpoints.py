@@ -55,6 +55,19 @@ def test_a_damaged_checkpoint_is_named_and_passed_over(
     assert lines[0].startswith(f"{tmp_path / 'epoch-000002'}: damaged checkpoint passed over: ")
 
 
+def test_what_is_saved_after_damaged_ones_were_passed_over_is_kept(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for epoch in (19, 20):
+        flip(save(tmp_path, epoch) / SHARD, -1)
+    assert newest_checkpoint(tmp_path, ALONE) is None
+    for epoch in (1, 2, 3):
+        save(tmp_path, epoch)
+        assert epoch_found(tmp_path) == epoch
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["epoch-000002", "epoch-000003"]
+    assert capsys.readouterr().err.count("damaged checkpoint passed over") == 2
+
+
 def test_every_byte_of_the_state_counts(tmp_path: Path) -> None:
     path = save(tmp_path, 1)
     whole = (path / "state.json").read_bytes()

@@ -67,7 +67,10 @@ def sealed(path: Path) -> str:
 
 
 def commit(temporary: Path, final: Path, sums: dict[str, str], state: dict[str, Any]) -> None:
-    """Make a checkpoint of the files whose sums are given: add `state.json`, rename, remove all but the newest two."""
+    """Make a checkpoint of the files whose sums are given: add `state.json`, rename, keep it and the one before.
+
+    Those of later epochs are removed too: a run that writes this one has passed them over as damaged.
+    """
     _refuse_other_files(temporary, sums)
     content = {"sha256": _sum_of_state(sums, state), "files": sums, "state": state}
     (temporary / _STATE).write_text(json.dumps(content), encoding="utf-8")
@@ -76,8 +79,10 @@ def commit(temporary: Path, final: Path, sums: dict[str, str], state: dict[str, 
     shutil.rmtree(final, ignore_errors=True)
     temporary.rename(final)
     flush(final.parent)
-    for old in checkpoint_folders(final.parent)[_KEPT:]:
-        shutil.rmtree(old, ignore_errors=True)  # the next save tries again
+    folders = checkpoint_folders(final.parent)
+    at = folders.index(final)
+    for other in folders[:at] + folders[at + _KEPT :]:
+        shutil.rmtree(other, ignore_errors=True)  # the next save tries again
 
 
 def checked_state(path: Path, rank: int, size: int) -> dict[str, Any]:
