@@ -53,8 +53,9 @@ class Trained:
             ConfigError: the folder holds no configuration, no whole checkpoint, or one of other weights.
             DataError: the task's data are missing, damaged, or a file that was changed since the run began.
         """
-        configs = [place / "config.yaml" for place in (folder, folder.parent, folder.parent.parent)]
-        config = next((path for path in configs if path.is_file()), None)
+        # As it is named and as it is: it may be `.` or a link, or lie in a folder that is one.
+        places = [place for path in (folder, folder.resolve()) for place in (path, *path.parents[:2])]
+        config = next((path for path in (place / "config.yaml" for place in places) if path.is_file()), None)
         if config is None:
             raise ConfigError(Mistake("--run", "holds no config.yaml of a run", got=str(folder)))
         experiment, checkpoint = load_experiment(config), checkpoint_in(folder)

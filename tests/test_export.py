@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -53,6 +54,19 @@ def test_the_newest_weights_are_exported(trained: Path, part: str, capfd: pytest
         assert json.loads(file.metadata()["history"]) == [{"val/nll": 0.5}]
     line = f"{output}: 2 tensors, {output.stat().st_size} bytes, epoch 12\n"
     assert capfd.readouterr() == (line, "")
+
+
+def test_a_checkpoint_is_exported_whatever_its_folder_is_called(
+    trained: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    checkpoint, best = trained / "checkpoints" / "epoch-000012", trained.parent / "best"
+    shutil.copytree(checkpoint, best)
+    assert exit_code("--run", best, "--output", trained / "1") == 0
+    monkeypatch.chdir(checkpoint)
+    assert exit_code("--run", ".", "--output", trained / "2") == 0
+    out, errors = capfd.readouterr()
+    assert [line.partition("bytes, ")[2] for line in out.splitlines()] == ["epoch 12"] * 2
+    assert errors == ""
 
 
 def test_all_is_exported_under_full_names(trained: Path) -> None:

@@ -123,6 +123,27 @@ def test_a_run_is_found_by_its_id(capfd: pytest.CaptureFixture[str]) -> None:
     assert "--run: is no folder, and no run of the tracking store sqlite:///" in errors
 
 
+@pytest.mark.parametrize("part", ["", "checkpoints", "checkpoints/epoch-000001"])
+def test_the_folder_that_one_is_in_is_found(part: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    trainer = trained("digits5", METHODS["map"])
+    monkeypatch.chdir(Path("run") / part)
+    x = 16 * trainer.task.test.inputs.numpy().reshape(-1, 8, 8)
+    assert_same(predicted(x, "--run", "."), own_test(trainer))
+
+
+@pytest.mark.parametrize("linked", ["run/checkpoints", "run/checkpoints/epoch-000001"])
+def test_links_are_followed(linked: str) -> None:
+    """A link to a checkpoint, and checkpoints that lie elsewhere."""
+    trainer = trained("digits5", METHODS["map"])
+    Path("link").symlink_to(linked)
+    x = 16 * trainer.task.test.inputs.numpy().reshape(-1, 8, 8)
+    assert_same(predicted(x, "--run", "link"), own_test(trainer))
+    Path("out.npz").unlink()
+    Path("run/checkpoints").rename("elsewhere")
+    Path("run/checkpoints").symlink_to("../elsewhere")
+    assert_same(predicted(x, "--run", "run/checkpoints"), own_test(trainer))
+
+
 def test_one_input_and_an_archive_of_one_array_are_taken() -> None:
     trained("digits5", METHODS["bbb"])
     np.savez("in.npz", np.zeros((1, 8, 8), int))

@@ -37,10 +37,8 @@ class Checkpoint:
 
     @property
     def epoch(self) -> int:
-        """The epoch after which it was written."""
-        epoch = files.epoch_of(self.path)
-        assert epoch is not None
-        return epoch
+        """The epoch after which it was written, whatever its folder is called now."""
+        return int(self.state["epoch"])
 
     def read(self, into: Mapping[str, Tensor]) -> None:
         """Fill tensors in place, DTensors with this worker's part. All workers call this with the same names.
@@ -59,7 +57,9 @@ class Checkpoint:
 def save_checkpoint(
     folder: Path, epoch: int, tensors: Mapping[str, Tensor], state: dict[str, Any], workers: Workers
 ) -> Path:
-    """Write a checkpoint atomically, keep the newest two, and return its path. All workers call this.
+    """Write a checkpoint atomically, keep it and the one before, and return its path. All workers call this.
+
+    `state` has to say the epoch too.
 
     A plain tensor is the same on every worker and is written by one of them; of a DTensor each writes its own part,
     and one of them those that several have.
