@@ -71,13 +71,10 @@ def _folder(named: str, storage: str | None, tracking_uri: str | None) -> Path:
     if not _RUN_ID.fullmatch(named):
         raise ConfigError(Mistake("--run", "no such folder, and no id of a run", got=named))
     from bbh_dist.tracking import tracking_uri as resolved
-    from bbh_dist.tracking.names import run_name
+    from bbh_dist.tracking.names import folder_of_run
 
     check_tracking_uri(tracking_uri)
-    folder = Path(storage or "runs") / run_name(resolved(tracking_uri), named)
-    if not folder.is_dir():
-        raise ConfigError(Mistake("--run", f"its folder is not there, name it or its --storage: {folder}", got=named))
-    return folder
+    return folder_of_run(resolved(tracking_uri), named, Path(storage or "runs"))
 
 
 def _write(output: Path, arrays: "dict[str, np.ndarray]") -> None:

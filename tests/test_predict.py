@@ -1,5 +1,6 @@
 """The predict command: the run's own predictions for its own inputs, whatever the method and the task."""
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,8 @@ from bbh_dist.config import Experiment, to_yaml
 from bbh_dist.evaluation import Prediction
 from bbh_dist.noise import Noise
 from bbh_dist.tasks import load_task
+from bbh_dist.tracking import tracking_uri
+from bbh_dist.tracking.store import connect
 from bbh_dist.training import Trainer
 
 GENERATOR = {"hidden": [6], "noise_dim": 3}
@@ -121,6 +124,35 @@ def test_a_run_is_found_by_its_id(capfd: pytest.CaptureFixture[str]) -> None:
     errors = capfd.readouterr().err
     assert errors.count("\n") == 1
     assert "--run: is no folder, and no run of the tracking store sqlite:///" in errors
+
+
+def refusal(capfd: pytest.CaptureFixture[str], run_id: str) -> str:
+    """What predicting with a run is refused with."""
+    np.savez("in.npz", x=np.zeros((2, 64)))
+    capfd.readouterr()
+    assert exit_code("predict", "--run", run_id, "--input", "in.npz", "--output", "o.npz", complete=False) == 2
+    out, errors = capfd.readouterr()
+    assert (out, errors.count("\n")) == ("", 1)
+    return errors
+
+
+def test_an_id_is_not_taken_for_a_later_run_in_a_folder_of_that_name(capfd: pytest.CaptureFixture[str]) -> None:
+    Path("job.yaml").write_text(FILES["job.yaml"])
+    assert exit_code("train", "--job", "job.yaml", complete=False) == 0
+    (run_id,) = [path.name for path in Path("mlartifacts/job").iterdir()]
+    shutil.rmtree("runs/job")
+    assert exit_code("train", "--job", "job.yaml", complete=False) == 0
+    line = "--run: its folder is not there, that of its name is another run's: runs/job"
+    assert refusal(capfd, run_id) == f"{line}, got {run_id}\n"
+
+
+def test_the_name_of_a_run_in_the_store_cannot_lead_elsewhere(capfd: pytest.CaptureFixture[str]) -> None:
+    for folder in ("runs", "elsewhere", "runs/study x"):
+        Path(folder).mkdir()
+    client, experiment = connect(tracking_uri(None), "job")
+    for name in ("../elsewhere", "study x", "/", ".."):
+        run_id = client.create_run(experiment, run_name=name).info.run_id
+        assert refusal(capfd, run_id) == f"--run: is a run that has no folder of its name, got {run_id}\n"
 
 
 @pytest.mark.parametrize("part", ["", "checkpoints", "checkpoints/epoch-000001"])

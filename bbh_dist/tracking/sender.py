@@ -22,6 +22,11 @@ _FOR_EVER = ("INVALID_PARAMETER_VALUE", "RESOURCE_DOES_NOT_EXIST")
 """Answers of MLflow that stay the same however often one asks."""
 
 
+def key_tag(key: str, name: str) -> str:
+    """By which a run of a folder is found again in the store; tells nobody the folder's key."""
+    return hashlib.sha256(f"{key}/{name}".encode()).hexdigest()[:32]
+
+
 class Sender:
     """Tells the store what a spool holds. `key` tells the spool's runs from those of all others."""
 
@@ -104,7 +109,7 @@ class Sender:
                 continue
             if operation["parent"] in self.told.run_ids:
                 tags["mlflow.parentRunId"] = self.told.run_ids[operation["parent"]]
-            tags[KEY_TAG] = self._tag(name)
+            tags[KEY_TAG] = key_tag(self.key, name)
             found = self._find(name) if self._doubtful else []
             if not found:
                 made = self.client.create_run(self.experiment_id, operation["time"], tags, run_name=name)
@@ -112,11 +117,8 @@ class Sender:
                 self.told.in_doubt += [name] if self._doubtful else []
             self.told.run_ids[name] = found[0]
 
-    def _tag(self, name: str) -> str:
-        return hashlib.sha256(f"{self.key}/{name}".encode()).hexdigest()[:32]
-
     def _find(self, name: str) -> list[str]:
-        found = self.client.search_runs([self.experiment_id], f"tags.`{KEY_TAG}` = '{self._tag(name)}'")
+        found = self.client.search_runs([self.experiment_id], f"tags.`{KEY_TAG}` = '{key_tag(self.key, name)}'")
         return [run.info.run_id for run in found]
 
     def _status(self, operations: list[Operation]) -> None:
