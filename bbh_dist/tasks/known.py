@@ -1,8 +1,25 @@
 """Whether data are the ones that published figures belong to."""
 
+import contextlib
 import hashlib
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+
+from bbh_dist.config import DataError
+
+
+@contextlib.contextmanager
+def reading(path: Path) -> Iterator[None]:
+    """Have what the system says while a path is read be a mistake of the data.
+
+    Raises:
+        DataError: the path cannot be read.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read: {error.strerror}") from error
 
 
 def file_sha256(path: Path) -> str:

@@ -4,13 +4,14 @@
 images a fixed random half for validation, the other for test. Pixels in [0, 1], inputs (N, 1, 28, 28).
 """
 
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from bbh_dist.config import DataError
-from bbh_dist.tasks.known import file_sha256, tell_unknown
+from bbh_dist.tasks.known import file_sha256, reading, tell_unknown
 from bbh_dist.tasks.likelihood import Categorical
 from bbh_dist.tasks.shifts import Picked, Rotation, Shifts
 from bbh_dist.tasks.task import Split, Task, shuffled
@@ -40,21 +41,22 @@ def load_mnist(root: Path) -> Task:
     """The task from ROOT/MNIST/raw and ROOT/notMNIST/raw; MNIST is downloaded if it is absent.
 
     Raises:
-        DataError: files are missing and cannot be downloaded, or are not the standard ones.
+        DataError: files are missing and cannot be downloaded, cannot be read, or are not the standard ones.
     """
     import_torchvision()
-    outliers = _outliers(root / "notMNIST" / "raw")
-    _ensure_mnist(root)
-    from torchvision.datasets import MNIST
-
-    train, test = MNIST(str(root), train=True), MNIST(str(root), train=False)
-    inputs, labels = scaled(train.data), train.targets
+    letters, raw = root / "notMNIST" / "raw", root / "MNIST" / "raw"
+    with reading(letters / _OUTLIERS):
+        outliers = _outliers(letters)
+    with reading(raw):
+        _ensure_mnist(root, raw)
+    train, test = _split(raw, "train"), _split(raw, "t10k")
+    inputs, labels = train.inputs, train.labels
     return Task(
         "mnist",
         Categorical(10),
         Split(inputs[_VALIDATION:], labels[_VALIDATION:]),
         Split(inputs[:_VALIDATION], labels[:_VALIDATION]),
-        Split(scaled(test.data), test.targets),
+        test,
         *outliers,
         pixel_range=(0.0, 1.0),
         shifts=SHIFTS,
@@ -66,22 +68,39 @@ def scaled(pixels: Tensor) -> Tensor:
     return pixels.to(torch.float32).div(255).unsqueeze(1)
 
 
-def _ensure_mnist(root: Path) -> None:
-    raw = root / "MNIST" / "raw"
+def _split(raw: Path, part: str) -> Split:
+    from torchvision.datasets.mnist import read_image_file, read_label_file
+
+    images = _verified(raw / f"{part}-images-idx3-ubyte", read_image_file)
+    return Split(scaled(images), _verified(raw / f"{part}-labels-idx1-ubyte", read_label_file))
+
+
+def _verified(path: Path, read: Callable[[str], Tensor]) -> Tensor:
+    """What `read` finds in one of MNIST's files.
+
+    Raises:
+        DataError: it cannot be read, or is not the standard one.
+    """
+    with reading(path):
+        found, expected = file_sha256(path), _FILES[path.name]
+        if found != expected:
+            raise DataError(f"{path}: not MNIST's file: sha256 must be {expected}, got {found}")
+        return read(str(path))
+
+
+def _ensure_mnist(root: Path, raw: Path) -> None:
     missing = [name for name in _FILES if not (raw / name).is_file()]
     if missing:
         _download(root, raw, missing)
-    for name, expected in _FILES.items():
-        found = file_sha256(raw / name)
-        if found != expected:
-            raise DataError(f"{raw / name}: not MNIST's file: sha256 must be {expected}, got {found}")
 
 
 def _download(root: Path, raw: Path, missing: list[str]) -> None:
     from torchvision.datasets import MNIST
 
+    dataset = MNIST.__new__(MNIST)  # its constructor takes ROOT/MNIST/processed instead, unchecked, where that stands
+    dataset.root = str(root)
     try:
-        MNIST(str(root), download=True)
+        dataset.download()
     except (OSError, RuntimeError) as error:
         reason = " ".join(str(error).split())
         raise DataError(

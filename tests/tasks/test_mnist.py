@@ -1,5 +1,6 @@
 """MNIST and notMNIST: the real files where they lie, and what is said where they are missing or damaged."""
 
+import gzip
 import struct
 from pathlib import Path
 
@@ -91,12 +92,74 @@ def test_every_letter_is_in_one_half(task: Task) -> None:
     assert sorted(row.tobytes() for row in halves) == sorted(row.tobytes() for row in letters)
 
 
+def link_data(root: Path) -> None:
+    for folder, names in FOLDERS.items():
+        (root / folder / "raw").mkdir(parents=True)
+        for name in names:
+            (root / folder / "raw" / name).symlink_to(DATA / folder / "raw" / name)
+
+
+def write_processed(root: Path, content: bytes | None = None) -> None:
+    """The files that torchvision made before 0.9 and still takes: images that are all black, or other bytes."""
+    folder = root / "MNIST" / "processed"
+    folder.mkdir(parents=True)
+    for name, size in {"training.pt": 60_000, "test.pt": 10_000}.items():
+        torch.save((torch.zeros(size, 28, 28, dtype=torch.uint8), torch.zeros(size, dtype=torch.int64)), folder / name)
+        if content is not None:
+            (folder / name).write_bytes(content)
+
+
+@needs_data
+def test_what_torchvision_once_made_is_not_taken_for_the_data(tmp_path: Path, task: Task) -> None:
+    link_data(tmp_path)
+    write_processed(tmp_path)
+    found = load_task("mnist", tmp_path)
+    for split in ("train", "validation", "test"):
+        assert torch.equal(getattr(found, split).inputs, getattr(task, split).inputs)
+        assert torch.equal(getattr(found, split).labels, getattr(task, split).labels)
+
+
+@pytest.mark.usefixtures("no_mirrors")
+@pytest.mark.parametrize("content", [None, b"no tensors"])
+def test_what_torchvision_once_made_does_not_stand_for_the_files(tmp_path: Path, content: bytes | None) -> None:
+    write_letters(tmp_path)
+    write_processed(tmp_path, content)
+    assert "could not be downloaded" in message(tmp_path)
+
+
+@pytest.mark.usefixtures("no_mirrors")
+def test_a_download_goes_on_beside_what_torchvision_once_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Cut off before the four files, here with other contents, were unpacked."""
+    from torchvision.datasets import MNIST
+
+    monkeypatch.setattr(MNIST, "resources", [(f"{name}.gz", None) for name in NAMES])
+    write_letters(tmp_path)
+    write_processed(tmp_path)
+    folder = tmp_path / "MNIST" / "raw"
+    folder.mkdir()
+    for name in NAMES:
+        (folder / f"{name}.gz").write_bytes(gzip.compress(name.encode()))
+    assert message(tmp_path).startswith(f"{folder / NAMES[0]}: not MNIST's file")
+    assert [(folder / name).read_text() for name in NAMES] == list(NAMES)
+
+
+def test_files_that_cannot_be_read_are_one_line(tmp_path: Path) -> None:
+    write_letters(tmp_path)
+    folder = tmp_path / "MNIST" / "raw"
+    folder.mkdir(parents=True)
+    for name in NAMES:
+        (folder / name).symlink_to("/proc/self/mem")  # a file whose first byte cannot be read
+    assert message(tmp_path) == f"{folder / NAMES[0]}: cannot be read: Input/output error"
+
+
+def test_letters_that_cannot_be_reached_are_one_line(tmp_path: Path) -> None:
+    root = tmp_path / "/".join(["x" * 200] * 20)  # longer than a path may be
+    assert message(root).startswith(str(root / "notMNIST" / "raw"))
+
+
 @needs_data
 def test_a_flipped_byte_is_refused_with_the_sha256(tmp_path: Path) -> None:
-    for folder, names in FOLDERS.items():
-        (tmp_path / folder / "raw").mkdir(parents=True)
-        for name in names:
-            (tmp_path / folder / "raw" / name).symlink_to(DATA / folder / "raw" / name)
+    link_data(tmp_path)
     damaged = tmp_path / "MNIST" / "raw" / NAMES[3]
     content = bytearray(damaged.read_bytes())
     content[5_000] ^= 1
