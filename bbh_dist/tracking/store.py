@@ -2,6 +2,7 @@
 
 import contextlib
 import fcntl
+import glob
 import logging
 import os
 import shlex
@@ -107,8 +108,8 @@ def _make(database: Path) -> None:
 
     from mlflow import MlflowClient
 
-    prefix = f".{database.name}-"
-    for left in database.parent.glob(f"{prefix}*"):  # by a killed process
+    prefix = f".bbh_dist-making-{database.name}-"
+    for left in database.parent.glob(f"{glob.escape(prefix)}*"):  # by a killed process
         shutil.rmtree(left, ignore_errors=True)
     with tempfile.TemporaryDirectory(prefix=prefix, dir=database.parent) as folder:
         unfinished, whole = Path(folder) / "unfinished.db", Path(folder) / "whole.db"

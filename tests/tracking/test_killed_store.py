@@ -21,7 +21,7 @@ print(connect(sys.argv[1], "x")[1])
 def test_a_store_is_made_whole_or_not_at_all(tmp_path: Path, size: int) -> None:
     command = [sys.executable, "-c", CONNECT, f"sqlite:///{tmp_path / 'mlflow.db'}"]
     with subprocess.Popen(command) as process:
-        while sum(path.stat().st_size for path in tmp_path.glob(".mlflow.db-*/unfinished.db")) < size:
+        while sum(path.stat().st_size for path in tmp_path.glob(".bbh_dist-making-mlflow.db-*/unfinished.db")) < size:
             assert process.poll() is None
             time.sleep(0.002)
         process.kill()

@@ -12,6 +12,7 @@ from mlflow.entities import Run
 from bbh_dist.config import ConfigError
 from bbh_dist.masking import masked
 from bbh_dist.tracking import Tracker, tracking_uri, ui_command
+from bbh_dist.tracking.store import connect
 
 Open = Callable[..., AbstractContextManager[Tracker]]
 
@@ -238,6 +239,16 @@ def test_artifacts_lie_beside_the_store(delivered: Open, client: MlflowClient, u
     with delivered() as tracker:
         pass
     assert client.get_experiment(tracker.experiment_id).artifact_location == (folder / "mlartifacts/study").as_uri()
+
+
+def test_making_a_store_takes_away_what_a_killed_process_left_and_nothing_else(tmp_path: Path) -> None:
+    """The names of databases are no patterns, and other folders may begin with them."""
+    folders = (".con[fi]g-backup", ".bbh_dist-making-config-x", ".bbh_dist-making-con[fi]g-x")
+    for name in folders:
+        (tmp_path / name).mkdir()
+    connect(f"sqlite:///{tmp_path / 'con[fi]g'}", "x")
+    left = {path.name for path in tmp_path.iterdir()}
+    assert left == {"con[fi]g", ".con[fi]g-backup", ".bbh_dist-making-config-x"}
 
 
 def test_the_store_is_the_flags_the_environments_or_here(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
