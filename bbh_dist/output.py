@@ -9,17 +9,30 @@ from typing import Any
 from bbh_dist.command_line import RunFailed
 from bbh_dist.config import ConfigError, Mistake
 
+_RESULTS = (
+    {"study", "trials"},
+    {"run_id", "metrics"},
+    {"suite", "rows"},
+    {"command", "machine", "rows"},
+    {"parameters", "per_worker"},
+)
+"""Keys that only results have: of tune, train, benchmark, speed and plan."""
+
 
 def check_writable(path: str | None, flag: str) -> None:
-    """See that a file can be written, without making or changing it.
+    """See that a file, or a pipe or terminal that stands, can be written, without making or changing it.
 
     Raises:
-        ConfigError: its folder does not exist or may not be written.
+        ConfigError: its folder does not exist or may not be written, or it is a folder or a pipe that may not.
     """
     if path is None:
         return
-    folder = Path(path).resolve().parent
-    if not folder.is_dir() or not os.access(folder, os.W_OK) or Path(path).is_dir():
+    if _is_stream(path):
+        writable = os.access(path, os.W_OK)
+    else:
+        folder = Path(path).resolve().parent
+        writable = os.path.isdir(folder) and os.access(folder, os.W_OK) and not os.path.isdir(path)
+    if not writable:
         raise ConfigError(Mistake(flag, "cannot be written", got=path))
 
 
@@ -40,7 +53,7 @@ def check_json(path: str | None) -> None:
     """See that the file of `--json` can be written, and that what stands there is earlier results.
 
     Raises:
-        ConfigError: it cannot, or holds something that is no JSON object.
+        ConfigError: it cannot, or holds something else than results.
     """
     check_writable(path, "--json")
     if path is not None and Path(path).is_file() and not _holds_results(Path(path)):
@@ -55,11 +68,11 @@ def write_json(path: str | None, result: dict[str, Any]) -> None:
     """
     if path is None:
         return
-    target = Path(path).resolve()
     try:
-        if target.exists() and not target.is_file():  # a pipe, or the terminal
-            target.write_text(json.dumps(result, indent=2), encoding="utf-8")
+        if _is_stream(path):
+            Path(path).write_text(json.dumps(result, indent=2), encoding="utf-8")
             return
+        target = Path(path).resolve()
         replaces = target.exists() and target.stat().st_size > 0
         temporary = target.with_name(f".{os.getpid()}.json")
         try:
@@ -73,10 +86,18 @@ def write_json(path: str | None, result: dict[str, Any]) -> None:
         print(f"{path}: the results that stood there are replaced", file=sys.stderr)
 
 
+def _is_stream(path: str) -> bool:
+    """Whether a pipe or the terminal stands there, of which a link such as /dev/stdout cannot be resolved."""
+    return os.path.exists(path) and not os.path.isfile(path) and not os.path.isdir(path)
+
+
 def _holds_results(path: Path) -> bool:
-    """Whether a file is empty or holds a JSON object."""
+    """Whether a file is empty or holds what a command has written by `--json`."""
     try:
         text = path.read_text(encoding="utf-8")
-        return not text or isinstance(json.loads(text), dict)
+        if not text:
+            return True
+        found = json.loads(text)
+        return isinstance(found, dict) and any(keys <= found.keys() for keys in _RESULTS)
     except (OSError, ValueError, RecursionError):
         return False
