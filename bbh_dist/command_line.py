@@ -82,7 +82,7 @@ def parser(command: str, description: str, example: str) -> Parser:
         "one with a password belongs in that variable, as others see command lines",
     )
     add("--data", type=path, metavar="DIR", help="where data sets lie (default: BBH_DATA, or data)")
-    add("--address", metavar="auto|URL", help="Ray cluster to use (default: one is started on this machine)")
+    add("--address", metavar="auto|HOST:PORT", help="Ray cluster to use (default: one is started on this machine)")
     add("--json", type=path, metavar="FILE", help="also write the results to FILE")
     add("--verbose", action="store_true", help="show the log lines of workers")
     return result

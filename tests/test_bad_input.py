@@ -112,6 +112,8 @@ def test_a_command_line_that_is_none(
         ("train", ["--workers", "2", "--address", "127.0.0.1:9"], "--address: no Ray cluster answers"),
         ("train", ["--workers", "2", "--address", "ray://x:1"], "--address: must be auto or HOST:PORT"),
         ("train", ["--workers", "2", "--address", ""], "--address: must be auto or HOST:PORT"),
+        ("train", ["--workers", "2", "--address", "head:\u00b2"], "--address: must be auto or HOST:PORT"),
+        ("train", ["--workers", "2", "--address", "head..local:6379"], "--address: no Ray cluster answers"),
         ("train", ["--set", "parallel.cpus_per_worker=4000"], "a run needs 1 workers x 4000 CPUs"),
         ("train", ["--set", "parallel.cpus_per_worker=9999999"], "cpus_per_worker: must be less than or equal to 4096"),
         ("train", ["--set", f"task=npz:{LONG}"], "task: the file must have at most 4095 bytes"),

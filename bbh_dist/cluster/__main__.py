@@ -23,7 +23,7 @@ def main(arguments: Sequence[str]) -> None:
     add = check.add_argument
     add("file", nargs="?", metavar="FILE", help="the cluster's file; with --address it tells the hosts' names")
     add("--offline", action="store_true", help="only the file: no ssh to its hosts")
-    add("--address", metavar="auto|URL", help="a Ray cluster that stands, from one of its nodes")
+    add("--address", metavar="auto|HOST:PORT", help="a Ray cluster that stands, from one of its nodes")
     add("--nodes", type=int, metavar="N", help="nodes that must be there, the head too (default: as the file says)")
     add("--storage", metavar="DIR", help="must be one folder on all nodes, and writable")
     add("--tracking-uri", metavar="URI", help="must answer from all nodes")

@@ -107,11 +107,11 @@ def check_address(address: str) -> None:
     if address == "auto":
         return
     host, _, port = address.rpartition(":")
-    if "://" in address or not host or not port.isdigit():
+    if "://" in address or not host or not (port.isascii() and port.isdecimal()):
         raise ConfigError(Mistake("--address", "must be auto or HOST:PORT of the head node", got=address))
     try:
         socket.create_connection((host, int(port)), timeout=3).close()
-    except (OSError, OverflowError) as error:
+    except (OSError, OverflowError, ValueError) as error:
         raise ConfigError(Mistake("--address", f"no Ray cluster answers ({error})", got=address)) from error
 
 
