@@ -158,9 +158,11 @@ class RunOptions:
         """The options that `parser` has parsed, for a configuration file.
 
         Raises:
-            ConfigError: the tracking store, of the command line or of the environment, cannot be one.
+            ConfigError: the tracking store, of the command line or of the environment, cannot be one. What is resumed
+                has its own: the environment's is not looked at.
         """
-        check_tracking_uri(given.tracking_uri)
+        if given.tracking_uri is not None or not given.resume:
+            check_tracking_uri(given.tracking_uri)
         names = ("name", "storage", "tracking_uri", "address", "data", "resume", "verbose")
         return cls(stem=plain_name(Path(file).stem), **{name: getattr(given, name) for name in names})
 

@@ -9,6 +9,7 @@ from bbh_dist.command_line import RunOptions
 from bbh_dist.config import ConfigError, Mistake
 from bbh_dist.masking import masked
 from bbh_dist.storage import RunFolder, open_folder
+from bbh_dist.store_uri import check_tracking_uri, check_uri
 from bbh_dist.tasks.own_files import OWN_FILES, check_own_files, own_hashes
 from bbh_dist.tracking import Tracker, tracking_uri
 
@@ -35,6 +36,7 @@ def open_work(
         check(folder)
         check_own_files(tasks, folder.record().get(OWN_FILES, {}))
         return folder, stored_tracker(folder, options.tracking_uri)
+    check_tracking_uri(options.tracking_uri)
     with contextlib.nullcontext() if stands else folder.making(), folder.lock():
         uri, key = tracking_uri(options.tracking_uri), secrets.token_hex(16)
         place = {"tracking_uri": uri, "experiment": experiment or folder.name, "tracking_key": key}
@@ -47,7 +49,8 @@ def stored_tracker(folder: RunFolder, given_uri: str | None = None) -> Tracker:
     """The tracking store that work began with.
 
     Raises:
-        ConfigError: as `Tracker`; another store is given, or the folder does not say which it was.
+        ConfigError: as `Tracker`; another store is given, its database does not answer, or the folder does not say
+            which it was.
     """
     record = folder.record()
     try:
@@ -58,6 +61,8 @@ def stored_tracker(folder: RunFolder, given_uri: str | None = None) -> Tracker:
     if given_uri is not None and tracking_uri(given_uri) != uri:
         rule = f"must be the store that the run began with, {masked(uri)}"
         raise ConfigError(Mistake("--tracking-uri", rule, got=masked(given_uri)))
+    if not uri.startswith("sqlite:"):
+        check_uri(uri, str(folder.path / "run.json"), "tracking_uri")
     return Tracker(folder.path, uri, experiment, key)
 
 

@@ -1,6 +1,7 @@
 """URIs of tracking stores: what is known to go wrong is refused before a library sees them."""
 
 import os
+import re
 import socket
 from pathlib import Path
 from urllib.parse import SplitResult, urlsplit
@@ -18,17 +19,27 @@ _TIMEOUT_SECONDS = 3.0
 def check_tracking_uri(given: str | None) -> None:
     """See that the given URI, else the environment's, can be a store's.
 
+    Raises:
+        ConfigError: it cannot.
+    """
+    if given is not None:
+        check_uri(given, "--tracking-uri")
+    elif found := os.environ.get("MLFLOW_TRACKING_URI"):
+        check_uri(found, "MLFLOW_TRACKING_URI")
+
+
+def check_uri(uri: str, where: str, key: str = "") -> None:
+    """See that a URI can be a store's; `where` and `key` say where it stands.
+
     A database server has to answer at its port: SQLAlchemy tries for minutes.
 
     Raises:
         ConfigError: it cannot.
     """
-    flag, uri = "--tracking-uri", given
-    if given is None:
-        flag, uri = "MLFLOW_TRACKING_URI", os.environ.get("MLFLOW_TRACKING_URI") or None
-    rule = None if uri is None else _rule(uri)
+    rule = _rule(uri)
     if rule is not None:
-        raise ConfigError(Mistake(flag, rule, got=shown(masked(uri or ""))))
+        # Passwords are masked in words, so that one with a space would be in part.
+        raise ConfigError(Mistake(where, rule, key, got=shown(masked(re.sub(r"\s", "%20", uri)))))
 
 
 def _rule(uri: str) -> str | None:
@@ -39,6 +50,8 @@ def _rule(uri: str) -> str | None:
         return _file_rule(uri)
     if "://" not in uri:
         return path_rule(uri)
+    if " " in uri:
+        return "must have %20 for a space"
     try:
         parts = urlsplit(uri)
         if parts.netloc.count("@") > 1:

@@ -219,6 +219,9 @@ def test_any_file_that_is_none(
         ("postgresql://me:hid@den@127.0.0.1/x", "must have %40 for an @"),
         ("postgresql://me:hid/den@127.0.0.1/x", "must have a host and a port"),
         ("postgresql://me:hidden@127.0.0.1:9/x", "no database answers there"),
+        ("postgresql://me:hid den@127.0.0.1/x", "must have %20 for a space"),
+        ("http://me:hid den@127.0.0.1:9", "must have %20 for a space"),
+        ("postgresql://me:hid\tden@127.0.0.1/x", "must be printable text"),
         ("postgresql://127.0.0.1:9/x?user=me&password=hidden", "no database answers there"),
     ],
 )

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 from bbh_dist.command_line import Parser, run
 from bbh_dist.config import ConfigError
+from bbh_dist.store_uri import check_uri
 
 _EXAMPLE = """python -m bbh_dist.cluster check cluster.yaml
   python -m bbh_dist.cluster check --address auto --nodes 3 --storage /shared/runs --tracking-uri http://10.0.0.5:5000"""
@@ -46,13 +47,15 @@ def main(arguments: Sequence[str]) -> None:
 
 
 def check_given(parser: Parser, given: argparse.Namespace) -> None:
-    """See that the options go together."""
+    """See that the options go together, and that the tracking store can be one."""
     if given.file is None and given.address is None:
         parser.error("a FILE or --address is needed")
     if given.address is None and (given.storage or given.tracking_uri or given.nodes):
         parser.error("--nodes, --storage and --tracking-uri need --address")
     if given.nodes is not None and given.nodes < 1:
         parser.error("--nodes must be at least 1")
+    if given.tracking_uri is not None:
+        check_uri(given.tracking_uri, "--tracking-uri")
 
 
 def stop_all(path: str) -> None:
