@@ -132,6 +132,8 @@ def test_a_command_line_that_is_none(
         ("plan", ["--device"], "--device: expected at least one argument"),
         ("plan", ["--json", "space.yaml"], "--json: stands already and holds no results"),
         ("speed", ["--figure", "job.yaml"], "--figure: must end in .png"),
+        ("speed", ["--figure", "x.pdf"], "--figure: must end in .png"),
+        ("speed", ["--figure", "x.svg"], "--figure: must end in .png"),
         ("speed", ["--threads", "0"], "--threads: must be from 1"),
         ("speed", ["--hidden", "123456789012"], "--hidden: must be numbers from 1 to 65536"),
         ("speed", ["--hidden", "9" * 5_000], "--hidden: must be numbers from 1 to 65536"),

@@ -16,7 +16,6 @@ _COMMANDS = {
     "predict": "predictions with sampled weights beside the bare network's forward pass",
     "search": "what a study adds to its training runs",
 }
-_FIGURES = (".png", ".pdf", ".svg")
 _EXAMPLES = {
     "step": "python -m bbh_dist.speed step --threads 2 --json step.json",
     "shard": "python -m bbh_dist.speed shard --workers 1,2 --json shard.json",
@@ -50,8 +49,8 @@ def main(arguments: Sequence[str]) -> None:
 
     check_json(given.json)
     if given.figure:
-        if figure.suffix not in _FIGURES:
-            raise ConfigError(Mistake("--figure", f"must end in {', '.join(_FIGURES)}", got=given.figure))
+        if figure.suffix != ".png":
+            raise ConfigError(Mistake("--figure", "must end in .png", got=given.figure))
         check_writable(given.figure, "--figure")
     measurement = importlib.import_module(f"bbh_dist.speed.{given.command}")
     try:

@@ -18,7 +18,7 @@ _MOST_UNITS = 65_536
 
 def add(parser: argparse.ArgumentParser, command: str) -> None:
     """Add a measurement's options to its parser."""
-    _common(parser)
+    _common(parser, command)
     {"step": _step, "shard": _shard, "predict": _predict, "search": _search}[command](parser)
 
 
@@ -48,14 +48,14 @@ def check(given: argparse.Namespace) -> None:
             _wrong(f"--{name.replace('_', '-')}", f"must be from {least} to {most}", str(value))
 
 
-def _common(parser: argparse.ArgumentParser) -> None:
+def _common(parser: argparse.ArgumentParser, command: str) -> None:
     add = parser.add_argument
     add("--json", type=path, metavar="FILE", help="also write the results to FILE")
     add(
         "--figure",
         type=path,
         metavar="FILE.png",
-        help=f"where to draw (default: runs/speed/{parser.prog.split()[-1]}.png)",
+        help=f"where to draw (default: runs/speed/speed-{command}.png)",
     )
 
 

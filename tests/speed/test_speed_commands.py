@@ -180,7 +180,9 @@ def test_help_has_an_example_that_parses(capsys: pytest.CaptureFixture[str], com
     with pytest.raises(SystemExit) as caught:
         parser().parse_args([command, "--help"])
     assert caught.value.code == 0
-    example = capsys.readouterr().out.split("example:\n")[1].strip()
+    shown = capsys.readouterr().out
+    assert f"runs/speed/speed-{command}.png" in "".join(shown.split())
+    example = shown.split("example:\n")[1].strip()
     given = parser().parse_args(example.split()[3:])
     options.check(given)
     assert given.command == command
