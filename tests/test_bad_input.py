@@ -131,6 +131,8 @@ def test_a_command_line_that_is_none(
         ("plan", ["--input", "9", "--classes", "9" * 20], "--classes: must be from 2 to 1000000"),
         ("plan", ["--device"], "--device: expected at least one argument"),
         ("plan", ["--json", "space.yaml"], "--json: stands already and holds no results"),
+        ("plan", ["--set", "method={name: bbh, generator: {hidden: [4611686018427387904]}}"], "equal to 1000000"),
+        ("plan", ["--set", "method={name: bbh, discriminator: {hidden: [1000001]}}"], "equal to 1000000"),
         ("speed", ["--figure", "job.yaml"], "--figure: must end in .png"),
         ("speed", ["--figure", "x.pdf"], "--figure: must end in .png"),
         ("speed", ["--figure", "x.svg"], "--figure: must end in .png"),

@@ -9,6 +9,7 @@ from bbh_dist.config.errors import RuleError
 from bbh_dist.config.model import Frozen, PositiveInt
 
 Likelihood = Literal["mean_log", "log_mean"]
+Units = Annotated[int, Field(ge=1, le=1_000_000)]
 
 
 class Generator(Frozen):
@@ -16,7 +17,7 @@ class Generator(Frozen):
 
     kind: Literal["single", "sliced", "layerwise"] = "single"
     """One generator for all slices, one per tensor emitting output units, one per tensor emitting it whole."""
-    hidden: Annotated[tuple[PositiveInt, ...], Field(min_length=1, strict=False)] = (64, 256, 512)
+    hidden: Annotated[tuple[Units, ...], Field(min_length=1, strict=False)] = (64, 256, 512)
     """Units of the hidden layers, at least one layer. Default: the paper."""
     noise_dim: Annotated[int, Field(ge=1, le=65_536)] = 8
     """Dimensions of the noise z. Default: the paper."""
@@ -53,7 +54,7 @@ class Discriminator(Frozen):
     2017) in the paper's form.
     """
 
-    hidden: Annotated[tuple[PositiveInt, ...], Field(min_length=1, strict=False)] = (64, 64, 64)
+    hidden: Annotated[tuple[Units, ...], Field(min_length=1, strict=False)] = (64, 64, 64)
     """Units of the hidden layers, at least one layer. Default: the paper."""
     pretraining_steps: Annotated[int, Field(ge=0, le=1_000_000)] = 100
     """Steps of the network before training begins; then it takes one with each training step. Default: the paper."""
