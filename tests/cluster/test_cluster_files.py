@@ -151,6 +151,8 @@ def test_the_command_passes_offline_and_refuses_in_lines(tmp_path: Path) -> None
 def test_the_command_says_what_it_needs() -> None:
     assert "FILE or --address" in check().stderr
     assert check("nowhere.yaml").stderr == "nowhere.yaml: cannot be read: No such file or directory\n"
+    refused = check("--address", "auto", "--tracking-uri", "http://me:hid den@host:1")
+    assert refused.stderr == '--tracking-uri: must have %20 for a space, got "http://me:***@host:1"\n'
 
 
 VALUES = st.one_of(st.none(), st.booleans(), st.integers(-3, 99), st.text(max_size=8), st.just("[]"), st.just("{a: 1}"))
