@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from bbh_dist.config import DataError
-from bbh_dist.tasks.known import file_sha256
+from bbh_dist.tasks.known import file_sha256, reading
 
 OWN_FILES = "own_files"
 """Where the record of a run's folder has the hashes."""
@@ -34,7 +34,5 @@ def check_own_files(tasks: Iterable[str], stored: Mapping[str, str]) -> None:
 
 
 def _hash(path: Path) -> str:
-    try:
+    with reading(path):
         return file_sha256(path)
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read: {error.strerror}") from error
