@@ -1,18 +1,12 @@
 """A group of Ray Train workers: as many as asked for and as there is room for, started again when it is lost."""
 
-import time
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, cast
 
+from bbh_dist.cluster.room import per_worker, wait_for_room
 from bbh_dist.config import Parallel
-
-_POLL_SECONDS = 0.5
-_SECONDS_TO_SETTLE = 5.0
-"""What a lost group held is free again within these."""
-_SECONDS_FOR_NODES = 600.0
-"""How long a cluster that has become too small is waited for: a spot node's successor takes minutes."""
 
 
 def fit_group(
@@ -36,7 +30,7 @@ def fit_group(
 
     folder.mkdir(parents=True, exist_ok=True)
     for lost in range(restarts + 1):
-        workers = _wait_for_room(parallel, stopped)
+        workers = wait_for_room(parallel, folder, stopped)
         if stopped():
             return
         try:
@@ -44,14 +38,6 @@ def fit_group(
         except TrainingFailedError as error:
             if lost == restarts:
                 raise RuntimeError(" ".join(str(error).split())) from error
-
-
-def room(
-    per_worker: Mapping[str, float], nodes: list[Mapping[str, float]], available: Mapping[str, float]
-) -> tuple[int, int]:
-    """Workers that fit on nodes with these resources, and those for which there are enough `available` over all."""
-    there = sum(int(min(node.get(name, 0) // need for name, need in per_worker.items())) for node in nodes)
-    return there, min(there, int(min(available.get(name, 0) // need for name, need in per_worker.items())))
 
 
 def _fit(
@@ -72,7 +58,7 @@ def _fit(
         loop,
         train_loop_config=config,
         scaling_config=ray.train.ScalingConfig(
-            num_workers=workers, use_gpu=parallel.use_gpu, resources_per_worker=_per_worker(parallel)
+            num_workers=workers, use_gpu=parallel.use_gpu, resources_per_worker=per_worker(parallel)
         ),
         run_config=ray.train.RunConfig(
             name=f"train-{uuid.uuid4().hex[:8]}",
@@ -82,31 +68,3 @@ def _fit(
         ),
     )
     trainer.fit()
-
-
-def _per_worker(parallel: Parallel) -> dict[str, float]:
-    need: dict[str, float] = {"CPU": parallel.cpus_per_worker or 1}
-    return need | {"GPU": 1} if parallel.use_gpu else need
-
-
-def _wait_for_room(parallel: Parallel, stopped: Callable[[], bool]) -> int:
-    """How many workers can be started, once enough can; what other runs hold is waited for as long as it takes.
-
-    Raises:
-        RuntimeError: the cluster has been too small for ten minutes.
-    """
-    import ray
-
-    began = large_enough = time.monotonic()
-    while True:
-        nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-        there, free = room(_per_worker(parallel), nodes, ray.available_resources())
-        now = time.monotonic()
-        settled = now - began > _SECONDS_TO_SETTLE
-        if free >= parallel.max_workers or stopped() or (settled and free >= parallel.min_workers):
-            return min(free, parallel.max_workers)
-        if there >= parallel.min_workers:
-            large_enough = now
-        if now - large_enough > _SECONDS_FOR_NODES:
-            raise RuntimeError(f"there is room for {there} workers, {parallel.min_workers} are needed")
-        time.sleep(_POLL_SECONDS)

@@ -16,6 +16,7 @@ from bbh_dist.cluster.data_parallel import train_job
 from bbh_dist.cluster.group import fit_group
 from bbh_dist.cluster.jobs import remove_checkpoints
 from bbh_dist.cluster.reports import FINISHED, Report, Reports
+from bbh_dist.cluster.room import withdraw
 from bbh_dist.config import Experiment, Parallel
 
 _ORDER = "order.json"
@@ -91,6 +92,7 @@ class StandingWorkers:
         note = folder / _GROUP
         former = Path(note.read_text(encoding="utf-8")) if note.exists() else self.folder
         if former != self.folder:
+            withdraw(former)
             _release(former)
         note.write_text(str(self.folder), encoding="utf-8")
 

@@ -18,9 +18,13 @@ OWN_NAMESPACES += [] if os.geteuid() == 0 else ["--user", "--map-root-user"]
 
 def lose_node_command(folder: Path, workers: str, *options: str) -> list[str]:
     """`lose_node.py` in namespaces of its own."""
-    script = str(Path(__file__).with_name("lose_node.py"))
+    return in_namespaces("lose_node.py", str(folder), workers, *options)
+
+
+def in_namespaces(script: str, *arguments: str) -> list[str]:
+    """A script of this folder in namespaces of its own, with which all that it starts ends."""
     shell = ["sh", "-c", 'ip link set lo up && exec "$@"', "sh"]
-    return [*OWN_NAMESPACES, *shell, sys.executable, script, str(folder), workers, *options]
+    return [*OWN_NAMESPACES, *shell, sys.executable, str(Path(__file__).with_name(script)), *arguments]
 
 
 def train(
