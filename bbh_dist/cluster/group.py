@@ -20,8 +20,9 @@ def fit_group(
     """Run `loop(config)` in the workers that `parallel` asks for until it returns in all of them.
 
     A group that loses a worker or a node, by preemption too, is started again, `restarts` times at most, each time
-    with as many workers as there is then room for. Ray Train's own state below `folder` is never read again: its name
-    is new each time, checkpoints are ours. Nothing is started once `stopped` says so.
+    with as many workers as there is then room for. One that finds the room taken, by another run that waited as well,
+    waits again. Ray Train's own state below `folder` is never read again: its name is new each time, checkpoints are
+    ours. Nothing is started once `stopped` says so.
 
     Raises:
         RuntimeError: the group was lost more often than that, or there is no room for its workers.
@@ -29,15 +30,24 @@ def fit_group(
     from ray.train import TrainingFailedError
 
     folder.mkdir(parents=True, exist_ok=True)
-    for lost in range(restarts + 1):
+    lost = 0
+    while True:
         workers = wait_for_room(parallel, folder, stopped)
         if stopped():
             return
         try:
             return _fit(loop, config, parallel, workers, folder)
         except TrainingFailedError as error:
-            if lost == restarts:
+            lost += not _found_no_room(error)
+            if lost > restarts:
                 raise RuntimeError(" ".join(str(error).split())) from error
+
+
+def _found_no_room(error: Exception) -> bool:
+    """Whether workers could not be started as their resources were not to be had."""
+    from ray.train.v2._internal.exceptions import WorkerGroupStartupTimeoutError
+
+    return isinstance(getattr(error, "controller_failure", None), WorkerGroupStartupTimeoutError)
 
 
 def _fit(

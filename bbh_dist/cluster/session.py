@@ -28,7 +28,8 @@ os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
 os.environ.setdefault("TUNE_DISABLE_STRICT_METRIC_CHECKING", "1")
 # How soon the start, the end and the loss of workers are noticed; the default is 2 s.
 os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.2")
-# Workers are asked for where there is room, so one that does not come was counted on a node that is lost.
+# Workers are asked for where there is room, so one that does not come was counted on a node that is lost, or another
+# run was quicker.
 os.environ.setdefault("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", "30")
 # Processes that runs don't need: one that tells workers of a preemption to come, as a loss is noticed when it happens;
 # and, on a cluster started here, a worker a core in advance, as trials need others, with an environment of their own.
