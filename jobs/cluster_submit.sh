@@ -13,9 +13,8 @@ export RAY_AUTH_MODE=token
 command=$1
 shift
 
-# The driver runs on the head and holds nothing of it; runs ask for what their file says. A node of a cloud takes
-# minutes to come, hence the long wait for workers.
+# The driver runs on the head and holds nothing of it; runs ask for what their file says.
 exec ray job submit --address "${DASHBOARD:-http://127.0.0.1:8265}" --runtime-env jobs/cluster_env.yaml \
     --entrypoint-resources '{"node:__internal_head__": 0.001}' \
-    -- env RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S=900 python -m "bbh_dist.$command" --address auto \
+    -- python -m "bbh_dist.$command" --address auto \
     --storage "$STORAGE" --tracking-uri "$TRACKING" "$@"
