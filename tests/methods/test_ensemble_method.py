@@ -18,7 +18,7 @@ from bbh_dist.sharding import Group, SampleShare, Shards
 from bbh_dist.tasks import Categorical, Split, Task
 from bbh_dist.training import Trainer
 
-MEMBERS, EXAMPLES, EPOCHS = 3, 26, 4
+MEMBERS, EXAMPLES, EPOCHS = 3, 26, 2
 SHAPES = {"mlp:5-4": (1, 6, 5), "lenet": (1, 16, 16), "wrn-10-1": (1, 8, 8)}
 
 
@@ -32,7 +32,7 @@ def task(network: str) -> Task:
 
 
 def trainer(name: str, network: str = "mlp:5-4", **changes: Any) -> Trainer:
-    method = {"name": name, "prior_stddev": 0.7, "kl_weight": 0.9, "anneal": {"start": 0.5, "epochs": 2}}
+    method = {"name": name, "prior_stddev": 0.7, "kl_weight": 0.9, "anneal": {"start": 0.5, "epochs": 1}}
     if name == "ensemble":
         method["members"] = changes.pop("members", MEMBERS)
     settings: dict[str, Any] = {
@@ -99,7 +99,7 @@ def test_one_member_is_map(network: str, clip: float | None, tolerance: float) -
     ],
 )
 def test_every_member_is_a_map_run_of_its_own(network: str, optimizer: dict[str, Any]) -> None:
-    """With its own start, order, gradient and clip, over 16 steps; the shortest batch of an epoch has 2 examples."""
+    """With its own start, order, gradient and clip, over 8 steps; the shortest batch of an epoch has 2 examples."""
     settings = {"network": network, "optimizer": optimizer}
     fresh = trainer("ensemble", **settings)
     alone = [map_run_of_member(member, fresh, **settings) for member in range(MEMBERS)]
