@@ -85,11 +85,30 @@ def alone(name: str) -> tuple[Trainer, dict[str, Tensor], dict[str, Tensor]]:
 
 
 @cache
+def tested_alone(name: str) -> tuple[dict[str, float], dict[str, Any]]:
+    """Measures and curves of the test of one process."""
+    return alone(name)[0].test()
+
+
+@cache
+def predicted_alone(name: str) -> tuple[dict[str, Tensor], Tensor]:
+    """Of one process that has not trained: predictions by their file's keys, and the attacked images."""
+    trainer = Trainer(experiment(name), small_task())
+    each = {f"{samples}-{examples}": joined(predicted(trainer, samples, examples)) for samples, examples in PREDICTED}
+    return each, attacked(trainer)
+
+
+@cache
 def went_on_alone(name: str) -> Trainer:
     trainer = Trainer(patient(name), small_task())
     while not trainer.done:
         trainer.run_epoch()
     return trainer
+
+
+@cache
+def tested_after_going_on(name: str) -> dict[str, float]:
+    return went_on_alone(name).test()[0]
 
 
 def check_measures(found: dict[str, Any], expected: dict[str, Any], tolerance: float = 1e-9) -> None:
@@ -137,7 +156,7 @@ class TestSeveralWorkersEqualOne:
     def test_losses_and_measures(self, groups: Groups, size: int, name: str, shards: int, tolerance: float) -> None:
         found, expected = said(groups.of(size), f"{name}-{shards}"), alone(name)[0]
         check_histories(found["history"], expected.history, 10 * tolerance)
-        measures, curves = expected.test()
+        measures, curves = tested_alone(name)
         check_measures(found["test"], measures, 10 * tolerance)
         assert found["bin_count"] == curves["bin_count"]
 
@@ -158,12 +177,12 @@ class TestSeveralWorkersEqualOne:
 def test_predictions_are_those_of_one_worker(groups: Groups, size: int, name: str, shards: int) -> None:
     """For numbers of samples that divide by the workers, that do not, and that are fewer."""
     found = load_file(groups.of(size) / f"predictions-{name}-{shards}.safetensors")
-    trainer = Trainer(experiment(name), small_task())
-    assert len(found) == len(PREDICTED) + 1
-    for samples, examples in PREDICTED:
-        expected = joined(predicted(trainer, samples, examples))
-        torch.testing.assert_close(found[f"{samples}-{examples}"], expected, rtol=0, atol=1e-12)
-    torch.testing.assert_close(found["attacked"], attacked(trainer), rtol=0, atol=1e-12)
+    expected, images = predicted_alone(name)
+    assert len(expected) == len(PREDICTED)
+    assert found.keys() == {*expected, "attacked"}
+    for key, value in expected.items():
+        torch.testing.assert_close(found[key], value, rtol=0, atol=1e-12)
+    torch.testing.assert_close(found["attacked"], images, rtol=0, atol=1e-12)
 
 
 @pytest.mark.parametrize("name", GOING_ON)
@@ -205,7 +224,7 @@ class TestWhatSomeWorkersSavedOthersLoad:
         assert found["before"] == SAVED_AFTER
         check_tensors(tensors, whole(expected))
         check_histories(found["history"], expected.history)
-        check_measures(found["test"], expected.test()[0])
+        check_measures(found["test"], tested_after_going_on(name))
 
 
 def test_bfloat16_is_rounded_by_the_noise_of_the_row_in_the_whole(groups: Groups) -> None:
