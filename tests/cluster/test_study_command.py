@@ -6,11 +6,12 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 
 import optuna
 import pytest
-from front_door import contents
+from front_door import contents, exit_code
 from mlflow import MlflowClient
 from mlflow.entities import Run
 
@@ -37,10 +38,12 @@ final: {top: 1, seeds: [3, 4]}
 """
 
 
+def common(folder: Path) -> list[str]:
+    return ["--storage", str(folder / "runs"), "--tracking-uri", f"sqlite:///{folder / 'mlflow.db'}"]
+
+
 def command(folder: Path, name: str, *arguments: str) -> list[str]:
-    store = f"sqlite:///{folder / 'mlflow.db'}"
-    common = ["--storage", str(folder / "runs"), "--tracking-uri", store]
-    return [sys.executable, "-m", f"bbh_dist.{name}", *arguments, *common]
+    return [sys.executable, "-m", f"bbh_dist.{name}", *arguments, *common(folder)]
 
 
 def finish(folder: Path, name: str, *arguments: str) -> subprocess.CompletedProcess[str]:
@@ -162,6 +165,24 @@ def _tracked(folder: Path) -> list[dict]:
     return sorted((run.to_dictionary() for run in [parent, *children]), key=lambda run: run["info"]["run_id"])
 
 
+@pytest.fixture
+def refused(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], tmp_path: Path) -> Callable[..., str]:
+    """Refuses `tune --space space.yaml` in this process, starts nothing; returns its one line."""
+    monkeypatch.setenv("MPLCONFIGDIR", str(tmp_path))
+    monkeypatch.setattr("signal.signal", lambda *arguments: None)
+
+    def refuse(folder: Path, *arguments: str) -> str:
+        monkeypatch.chdir(folder)
+        capfd.readouterr()
+        assert exit_code("tune", *arguments, *common(folder)) == 2
+        errors = capfd.readouterr().err
+        assert errors.count("\n") == 1
+        assert "ray" not in sys.modules or not sys.modules["ray"].is_initialized()
+        return errors
+
+    return refuse
+
+
 @pytest.mark.parametrize(
     ("assignment", "key"),
     [
@@ -172,31 +193,27 @@ def _tracked(folder: Path) -> list[dict]:
     ],
 )
 def test_resuming_with_another_space_is_refused(
-    study: tuple[Path, subprocess.CompletedProcess[str]], assignment: str, key: str
+    study: tuple[Path, subprocess.CompletedProcess[str]], refused: Callable[..., str], assignment: str, key: str
 ) -> None:
     folder, _ = study
     before = contents(folder / "runs")
-    done = finish(folder, "tune", "--space", "space.yaml", "--resume", "--set", assignment)
-    assert done.returncode == 2
-    assert done.stderr.startswith(f"--resume: {key}: must be as the study began")
-    assert done.stderr.count("\n") == 1
+    line = refused(folder, "--resume", "--set", assignment)
+    assert line.startswith(f"--resume: {key}: must be as the study began")
     assert contents(folder / "runs") == before
 
 
 @pytest.mark.parametrize("damage", ["- a list\n", "{", "a: 1\na: 2\n", "\xff"])
 def test_resuming_with_a_damaged_configuration_is_refused(
-    study: tuple[Path, subprocess.CompletedProcess[str]], damage: str
+    study: tuple[Path, subprocess.CompletedProcess[str]], refused: Callable[..., str], damage: str
 ) -> None:
     path = study[0] / "runs" / "space" / "config.yaml"
     whole = path.read_bytes()
     path.write_bytes(damage.encode("latin-1"))
     try:
-        done = finish(study[0], "tune", "--space", "space.yaml", "--resume")
+        line = refused(study[0], "--resume")
     finally:
         path.write_bytes(whole)
-    assert done.returncode == 2
-    assert done.stderr.startswith(f"{path}:")
-    assert done.stderr.count("\n") == 1
+    assert line.startswith(f"{path}:")
 
 
 def test_interrupt_ends_cleanly_and_resume_goes_on(tmp_path: Path) -> None:
@@ -269,21 +286,22 @@ def test_two_ray_workers_equal_one_process(tmp_path: Path) -> None:
         assert two[name] == pytest.approx(one[name], rel=1e-9, abs=1e-9), name
 
 
-@pytest.mark.parametrize(
-    ("more", "arithmetic"),
-    [
-        (["--workers", "400"], "400 workers x 1 CPUs = 400 CPUs, the cluster has"),
-        (["--set", "parallel.use_gpu=true"], "1 workers x 1 GPU = 1 GPUs, the cluster has 0"),
-    ],
-)
-def test_what_does_not_fit_is_refused_before_anything_starts(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, more: list[str], arithmetic: str
-) -> None:
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+def test_more_workers_than_fit_are_refused_before_anything_starts(tmp_path: Path, refused: Callable[..., str]) -> None:
     (tmp_path / "space.yaml").write_text(SPACE.replace("batch_size: 50", "batch_size: 500"))
-    done = finish(tmp_path, "tune", "--space", "space.yaml", *more)
+    line = refused(tmp_path, "--workers", "400")
+    assert "400 workers x 1 CPUs = 400 CPUs, the cluster has" in line
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["space.yaml"]
+
+
+def test_a_gpu_that_is_not_there_is_refused_before_anything_starts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A process of its own: what this one has found of GPUs it remembers."""
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    (tmp_path / "space.yaml").write_text(SPACE)
+    done = finish(tmp_path, "tune", "--space", "space.yaml", "--set", "parallel.use_gpu=true")
     assert done.returncode == 2
-    assert arithmetic in done.stderr
+    assert "1 workers x 1 GPU = 1 GPUs, the cluster has 0" in done.stderr
     assert done.stderr.strip().count("\n") == 0
     assert sorted(path.name for path in tmp_path.iterdir()) == ["space.yaml"]
 
