@@ -111,8 +111,9 @@ def test_predictions_of_ones_own_numbers() -> None:
     assert_same(predicted(x), own_test(trainer))
 
 
-def test_a_run_is_found_by_its_id(capfd: pytest.CaptureFixture[str]) -> None:
+def test_a_run_is_found_by_its_id(empty_store: bytes, capfd: pytest.CaptureFixture[str]) -> None:
     Path("job.yaml").write_text(FILES["job.yaml"])
+    Path("mlflow.db").write_bytes(empty_store)
     assert exit_code("train", "--job", "job.yaml", complete=False) == 0
     np.savez("in.npz", x=np.zeros((2, 64)))
     (run_id,) = [path.name for path in Path("mlartifacts/job").iterdir()]

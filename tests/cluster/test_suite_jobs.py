@@ -1,7 +1,6 @@
 """A suite's jobs without a cluster: what is recorded, what is left, in which order, and how a cut-off run goes on."""
 
 import json
-import sqlite3
 from pathlib import Path
 from typing import Any
 
@@ -43,18 +42,6 @@ def suite_run(folder: Path, *assignments: str, resume: bool = False, methods: st
     plan = load_suite(folder / "suite.yaml", assignments, methods=methods)
     storage, store = str(folder / "runs"), f"sqlite:///{folder / 'mlflow.db'}"
     return SuiteRun(plan, RunOptions("suite", storage=storage, tracking_uri=store, resume=resume))
-
-
-@pytest.fixture(scope="module")
-def empty_store(tmp_path_factory: pytest.TempPathFactory) -> bytes:
-    """An MLflow database as it is made, which takes a second or two."""
-    folder = tmp_path_factory.mktemp("store")
-    from bbh_dist.tracking import Tracker
-
-    Tracker(folder, f"sqlite:///{folder / 'mlflow.db'}", "other", key="k")
-    with sqlite3.connect(folder / "mlflow.db") as database:
-        database.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-    return (folder / "mlflow.db").read_bytes()
 
 
 @pytest.fixture

@@ -60,7 +60,8 @@ def history(tracker: Tracker, name: str, metric: str = "val/nll") -> list[int]:
     return [point.step for point in MlflowClient(tracking_uri=tracker.uri).get_metric_history(run_id, metric)]
 
 
-def test_a_driver_killed_between_delivery_and_offset_tells_nothing_twice(tmp_path: Path) -> None:
+def test_a_driver_killed_between_delivery_and_offset_tells_nothing_twice(tmp_path: Path, empty_store: bytes) -> None:
+    (tmp_path / "mlflow.db").write_bytes(empty_store)
     (tmp_path / "run").mkdir()
     done = subprocess.run([sys.executable, "-c", KILLED_BEFORE_THE_OFFSET_IS_STORED, str(tmp_path)], check=False)
     assert done.returncode == -signal.SIGKILL
@@ -81,11 +82,12 @@ def test_a_driver_killed_between_delivery_and_offset_tells_nothing_twice(tmp_pat
 
 
 def test_a_store_that_is_away_at_the_end_is_told_later(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, empty_store: bytes, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(delivery, "_SECONDS_TO_WAIT", 1.0)
     store, away = tmp_path / "store", tmp_path / "away"
     store.mkdir()
+    (store / "mlflow.db").write_bytes(empty_store)
     (tmp_path / "run").mkdir()
     tracker = Tracker(tmp_path / "run", f"sqlite:///{store}/mlflow.db", "study", key="k")
     store.rename(away)  # as a file system that is unmounted
