@@ -12,7 +12,10 @@ import bbh_dist
 
 PACKAGE = Path(bbh_dist.__file__).parent
 CORE = ("config", "noise", "networks", "hypernets", "divergences", "methods", "tasks", "evaluation", "training")
-FORBIDDEN = ("ray", "optuna", "mlflow", "safetensors", "sklearn", "torchvision", "torchmetrics", "matplotlib", "rich")
+FORBIDDEN = (
+    *("ray", "optuna", "mlflow", "safetensors", "sklearn", "torchvision", "torchmetrics", "matplotlib", "rich"),
+    *("scipy", "jsonschema"),
+)
 DANGEROUS = (
     *("eval", "exec", "compile", "os.system", "os.popen", "subprocess.getoutput", "subprocess.getstatusoutput"),
     *("pickle.load", "pickle.loads", "yaml.load", "yaml.unsafe_load", "yaml.full_load", "torch.hub.load"),
