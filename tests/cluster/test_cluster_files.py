@@ -158,7 +158,7 @@ def test_the_command_says_what_it_needs() -> None:
 VALUES = st.one_of(st.none(), st.booleans(), st.integers(-3, 99), st.text(max_size=8), st.just("[]"), st.just("{a: 1}"))
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150, deadline=None, derandomize=True, database=None)
 @given(data=st.data(), text=st.sampled_from([AWS, LOCAL]))
 def test_a_mutated_file_gives_lines_and_no_traceback(
     tmp_path_factory: pytest.TempPathFactory, data: st.DataObject, text: str
