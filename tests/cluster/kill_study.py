@@ -27,6 +27,7 @@ from pathlib import Path
 import optuna
 import pytest
 import torch
+from marked_processes import AGENTS, processes_of
 from mlflow import MlflowClient
 from mlflow.entities import Run
 from optuna.trial import FrozenTrial
@@ -52,8 +53,6 @@ final: {top: 1, seeds: [0, 1]}
 """
 _TITLES = ("ray::OneWorkerTrial", "ray::ResourceTrainable")
 """Of the processes of trials' actors: the first while they wait, the second, a class that Tune makes, in an epoch."""
-_AGENTS = ("ray::DashboardAgent", "ray::RuntimeEnvAgent")
-"""Ray's own, without a part in the work: that their cluster was killed they tell it, in vain, for up to a minute."""
 _PATIENCE_SECONDS = 600.0
 _LONGEST_WAIT_SECONDS = 3.0
 _SPREAD_OVER = 0.9
@@ -124,18 +123,8 @@ class Study:
         return [pid for pid, line in processes if any(title in line for title in _TITLES)]
 
     def processes(self, but: tuple[str, ...] = ()) -> list[int]:
-        """All that drivers have started, orphans as well: they have the folder for temporary files in common.
-
-        Those whose titles begin with `but` are left out.
-        """
-        return [pid for pid in map(int, filter(str.isdigit, os.listdir("/proc"))) if self._is_ours(pid, but)]
-
-    def _is_ours(self, pid: int, but: tuple[str, ...]) -> bool:
-        try:  # of those that only wait to be asked how they ended it is empty
-            environment, title = (Path(f"/proc/{pid}/{name}").read_bytes() for name in ("environ", "cmdline"))
-        except OSError:
-            return False
-        return f"TMPDIR={self.temporary}\0".encode() in environment and not title.decode().startswith(but)
+        """All that drivers have started, orphans as well, but those whose titles begin with `but`."""
+        return processes_of(self.temporary, but)
 
     def temporary_folders(self) -> list[Path]:
         """What drivers have left of their temporary folders."""
@@ -194,7 +183,7 @@ class Study:
         assert self.process is not None
         code = self.process.wait(_PATIENCE_SECONDS)
         self.process = None
-        wait(lambda: not self.processes(but=() if cleanly else _AGENTS), "processes are left")
+        wait(lambda: not self.processes(but=() if cleanly else AGENTS), "processes are left")
         self.note_ended()
         return code
 

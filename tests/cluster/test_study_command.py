@@ -1,17 +1,19 @@
 """`python -m bbh_dist.tune` and `train --workers` for real: Ray, Optuna, MLflow, processes and signals."""
 
 import json
+import os
 import signal
 import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import optuna
 import pytest
 from front_door import contents, exit_code
+from marked_processes import have_ended, processes_of, temporary_folder
 from mlflow import MlflowClient
 from mlflow.entities import Run
 
@@ -167,7 +169,7 @@ def _tracked(folder: Path) -> list[dict]:
 
 @pytest.fixture
 def refused(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], tmp_path: Path) -> Callable[..., str]:
-    """Refuses `tune --space space.yaml` in this process, starts nothing; returns its one line."""
+    """How `tune --space space.yaml` refuses arguments, in this process, with nothing started: its one line."""
     monkeypatch.setenv("MPLCONFIGDIR", str(tmp_path))
     monkeypatch.setattr("signal.signal", lambda *arguments: None)
 
@@ -216,24 +218,38 @@ def test_resuming_with_a_damaged_configuration_is_refused(
     assert line.startswith(f"{path}:")
 
 
-def test_interrupt_ends_cleanly_and_resume_goes_on(tmp_path: Path) -> None:
+@pytest.fixture
+def temporary() -> Iterator[Path]:
+    with temporary_folder() as folder:
+        yield folder
+
+
+def start(folder: Path, temporary: Path, name: str, *arguments: str) -> subprocess.Popen[str]:
+    """A command whose processes are told by their TMPDIR."""
+    environment = {**os.environ, "TMPDIR": str(temporary)}
+    asked = command(folder, name, *arguments)
+    return subprocess.Popen(asked, cwd=folder, env=environment, stderr=subprocess.PIPE, text=True)
+
+
+def test_interrupt_ends_cleanly_and_resume_goes_on(tmp_path: Path, temporary: Path) -> None:
     long = SPACE.replace("epochs: 3", "epochs: 200").replace("name: asha", "name: none").replace(", 1.0e-6", "")
     (tmp_path / "long.yaml").write_text(long)
     arguments = ("--space", "long.yaml", "--trials", "2", "--seeds", "1")
-    process = subprocess.Popen(command(tmp_path, "tune", *arguments), cwd=tmp_path, stderr=subprocess.PIPE, text=True)
+    process = start(tmp_path, temporary, "tune", *arguments)
     try:
         deadline = time.monotonic() + 90
         while time.monotonic() < deadline and not _epochs_logged(tmp_path):
             time.sleep(0.5)
+        assert len(processes_of(temporary)) > 2  # driver, raylet and actors
         process.send_signal(signal.SIGINT)
         _, errors = process.communicate(timeout=60)
     finally:
         process.kill()
     assert process.returncode == 130, errors
+    assert have_ended(temporary)
     parent, children = runs(tmp_path, "long")
     assert {run.info.status for run in [parent, *children]} == {"KILLED"}
     assert {trial.state.name for trial in trials(tmp_path, "long")} == {"WAITING"}
-    assert _gone(process.pid)
     again = finish(tmp_path, "tune", *arguments, "--resume")
     assert again.returncode == 0, again.stdout + again.stderr
     assert [(trial.number, trial.state.name) for trial in trials(tmp_path, "long")] == [
@@ -253,19 +269,6 @@ def _epochs_logged(folder: Path) -> bool:
     if not (folder / "runs" / "long" / "run.json").exists():  # written when the store has been made, by one process
         return False
     return any("val/nll" in run.data.metrics for run in logged(folder, "long"))
-
-
-def _gone(pid: int) -> bool:
-    """Whether no process of the driver's session is left, raylet and actors included."""
-    deadline = time.monotonic() + 20
-    while time.monotonic() < deadline:
-        listed = subprocess.run(
-            ["ps", "-ww", "-eo", "pid,ppid,args"], capture_output=True, text=True, check=True
-        ).stdout
-        if not [line for line in listed.splitlines() if f"--driver-pid={pid}" in line or line.split()[1] == str(pid)]:
-            return True
-        time.sleep(0.5)
-    return False
 
 
 @pytest.mark.cluster
@@ -307,25 +310,21 @@ def test_a_gpu_that_is_not_there_is_refused_before_anything_starts(
 
 
 @pytest.mark.cluster
-def test_interrupt_ends_a_run_of_two_workers_cleanly(tmp_path: Path) -> None:
+def test_interrupt_ends_a_run_of_two_workers_cleanly(tmp_path: Path, temporary: Path) -> None:
     job = "{task: digits5, network: 'mlp:16', epochs: 100000, method: {name: map}, checkpoint_every_epochs: 1000}\n"
     (tmp_path / "job.yaml").write_text(job)
-    process = subprocess.Popen(
-        command(tmp_path, "train", "--job", "job.yaml", "--workers", "2"),
-        cwd=tmp_path,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+    process = start(tmp_path, temporary, "train", "--job", "job.yaml", "--workers", "2")
     try:
         deadline = time.monotonic() + 90
         while time.monotonic() < deadline and not (tmp_path / "runs" / "job" / "reports.jsonl").exists():
             time.sleep(0.2)
+        assert len(processes_of(temporary)) > 2
         process.send_signal(signal.SIGINT)
         _, errors = process.communicate(timeout=60)
     finally:
         process.kill()
     assert process.returncode == 130, errors
+    assert have_ended(temporary)
     client = MlflowClient(tracking_uri=f"sqlite:///{tmp_path / 'mlflow.db'}")
     (run,) = client.search_runs([client.get_experiment_by_name("job").experiment_id])
     assert run.info.status == "KILLED"
-    assert _gone(process.pid)

@@ -6,10 +6,11 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from marked_processes import have_ended, processes_of, temporary_folder
 from mlflow import MlflowClient
 from mlflow.entities import Run
 
@@ -66,9 +67,14 @@ def runs(folder: Path) -> tuple[Run, dict[str, Run]]:
     return parent, children
 
 
-def cut_off(folder: Path, number: int, when: Callable[[], bool], *arguments: str) -> subprocess.Popen[str]:
+def cut_off(
+    folder: Path, number: int, when: Callable[[], bool], *arguments: str, **environment: str
+) -> subprocess.Popen[str]:
     """A suite that gets a signal when something has come true; it has ended then."""
-    process = subprocess.Popen(command(folder, *arguments), cwd=folder, stderr=subprocess.PIPE, text=True)
+    variables = {**os.environ, **environment}
+    process = subprocess.Popen(
+        command(folder, *arguments), cwd=folder, env=variables, stderr=subprocess.PIPE, text=True
+    )
     try:
         deadline = time.monotonic() + 300
         while time.monotonic() < deadline and process.poll() is None and not when():
@@ -126,24 +132,31 @@ def test_a_killed_suite_repeats_nothing_that_had_finished(tmp_path: Path) -> Non
     assert (tmp_path / "again.json").read_text() == (tmp_path / "out.json").read_text()
 
 
-def test_interrupt_ends_cleanly_and_a_second_driver_is_refused(tmp_path: Path) -> None:
+@pytest.fixture
+def temporary() -> Iterator[Path]:
+    with temporary_folder() as folder:
+        yield folder
+
+
+def test_interrupt_ends_cleanly_and_a_second_driver_is_refused(tmp_path: Path, temporary: Path) -> None:
     refused: list[subprocess.CompletedProcess[str]] = []
 
     def when() -> bool:
         if not any("val/nll" in run.data.metrics for run in logged(tmp_path)):
             return False
         refused.append(finish(tmp_path, "--seeds", "1", "--methods", "map", "--resume", "--set", "epochs=100000"))
+        assert len(processes_of(temporary)) > 2  # driver, raylet and actors
         return True
 
     arguments = ("--seeds", "1", "--methods", "map", "--set", "epochs=100000")
-    process = cut_off(tmp_path, signal.SIGINT, when, *arguments)
+    process = cut_off(tmp_path, signal.SIGINT, when, *arguments, TMPDIR=str(temporary))
     assert process.returncode == 130
+    assert have_ended(temporary)
     assert refused[0].returncode == 2
     assert "another process works on it" in refused[0].stderr
     assert refused[0].stderr.strip().count("\n") == 0
     parent, children = runs(tmp_path)
     assert {run.info.status for run in [parent, *children.values()]} == {"KILLED"}
-    assert not Path(f"/proc/{process.pid}").exists() or os.waitpid(process.pid, os.WNOHANG)
 
 
 def test_pieces_make_one_table(tmp_path: Path) -> None:
