@@ -87,16 +87,12 @@ def test_an_interrupt_ends_cleanly(study: Study, number: signal.Signals, all_pro
     assert {trial.state.name for trial in study.trials()} == {"WAITING"}
 
 
-def test_a_second_driver_is_refused(study: Study) -> None:
+def test_a_second_driver_is_refused_and_ctrl_c_twice_ends_the_first_now(study: Study) -> None:
     command = [sys.executable, "-m", "bbh_dist.tune", *study.arguments, "--resume"]
     second = subprocess.run(command, cwd=study.folder, capture_output=True, text=True, timeout=100)
     assert second.returncode == 2
     assert "another process works on it" in second.stderr
     assert second.stderr.count("\n") == 1
-    study.running()
-
-
-def test_ctrl_c_twice_ends_now(study: Study) -> None:
     process = study.running()
     os.killpg(process.pid, signal.SIGINT)
     wait(lambda: "once more ends at once" in study.last_output(), "the first was not taken note of")
