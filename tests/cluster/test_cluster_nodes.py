@@ -1,5 +1,6 @@
 """Clusters of several nodes: what is checked before the first run, and what `bbh_dist.cluster check` finds."""
 
+import json
 import os
 import subprocess
 import sys
@@ -59,6 +60,32 @@ def command(module: str, *arguments: str, folder: Path = ROOT) -> "subprocess.Co
     )
 
 
+IN_TURN = """
+import importlib, json, sys
+from bbh_dist.command_line import run
+for module, *arguments in json.loads(sys.argv[1]):
+    try:
+        run(importlib.import_module(f"bbh_dist.{module}").main, arguments)
+    except SystemExit as end:
+        print(f"ended with {end.code}", file=sys.stderr, flush=True)
+"""
+
+
+def refusals(folder: Path, *commands: list[str]) -> list[str]:
+    """What commands say that end with 2, in one process, as each would import torch and Ray for the same answer."""
+    done = subprocess.run(
+        [sys.executable, "-c", IN_TURN, json.dumps(commands)],
+        cwd=folder,
+        env={**os.environ, **TOKEN, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    *said, rest = done.stderr.split("ended with 2\n")
+    assert (done.returncode, rest, len(said)) == (0, "", len(commands)), done.stderr
+    return said
+
+
 def test_versions_that_differ_are_named_with_their_nodes() -> None:
     same = {"python": "3.11.7", "ray": "2.60.0", "torch": "2.13.0", "bbh_dist": "0.1.0"}
     answers = [{"node": "a", **same}, {"node": "b", **same, "torch": "2.12.0"}, {"node": "c", "error": "lost"}]
@@ -113,17 +140,18 @@ def test_no_deadlock_what_no_cluster_can_hold_is_refused_before_the_first_trial(
     space, job, suite = (
         str(ROOT / name) for name in ("tune_spaces/bbh.yaml", "jobs/digits5_map.yaml", "jobs/digits5.yaml")
     )
-    for module, *arguments in (
-        ("tune", "--space", space, "--workers", "4"),
-        ("train", "--job", job, "--workers", "4"),
+    *too_many, too_large = refusals(
+        tmp_path,
+        ["tune", "--space", space, "--workers", "4", *place],
+        ["train", "--job", job, "--workers", "4", *place],
         # All rows fit but the last.
-        ("benchmark", "--suite", suite, "--set", "rows.bbh-layerwise.parallel.workers=4"),
-    ):
-        done = command(module, *arguments, *place, folder=tmp_path)
-        assert done.returncode == 2, done.stderr
-        assert done.stderr.endswith("a run needs 4 workers x 1 CPUs = 4 CPUs, the cluster has 3\n")
-    done = command("tune", "--space", space, "--set", "base.parallel.cpus_per_worker=3", *place, folder=tmp_path)
-    assert "a run needs 1 workers of 3 CPUs, the cluster's 2 nodes hold 0 + 0" in done.stderr
+        ["benchmark", "--suite", suite, "--set", "rows.bbh-layerwise.parallel.workers=4", *place],
+        ["tune", "--space", space, "--set", "base.parallel.cpus_per_worker=3", *place],
+    )
+    assert len(too_many) == 3
+    for said in too_many:
+        assert said.endswith("a run needs 4 workers x 1 CPUs = 4 CPUs, the cluster has 3\n")
+    assert "a run needs 1 workers of 3 CPUs, the cluster's 2 nodes hold 0 + 0" in too_large
     assert list(tmp_path.iterdir()) == []
 
 
