@@ -8,9 +8,13 @@ from config_files import message, space
 
 from bbh_dist.config import (
     MapMethod,
+    load_space,
     to_yaml,
 )
+from bbh_dist.config.methods import METHODS
 from bbh_dist.config.space import parents_first
+
+TASKS = ("toy", "digits5", "mnist", "cifar5")
 
 
 def test_defaults_of_a_space(tmp_path: Path) -> None:
@@ -19,6 +23,16 @@ def test_defaults_of_a_space(tmp_path: Path) -> None:
     assert (found.sampler.name, found.sampler.seed, found.sampler.startup_trials) == ("tpe", 0, 8)
     assert (found.trials, found.final.top, found.final.seeds) == (24, 1, [0, 1, 2])
     assert found.base.seed == 1000
+
+
+def test_every_method_has_a_space_for_every_task() -> None:
+    """Of the project; BbH on digits5 is the one that the README begins with."""
+    folder = Path(__file__).parents[2] / "tune_spaces"
+    named = {(method, task): f"{method}_{task}" for method in METHODS for task in TASKS} | {("bbh", "digits5"): "bbh"}
+    assert sorted(path.stem for path in folder.iterdir()) == sorted(named.values())
+    for (method, task), name in named.items():
+        found = load_space(folder / f"{name}.yaml")
+        assert (found.base.method.name, found.base.task, found.trials) == (method, task, 24)
 
 
 def test_final_runs_have_other_seeds_than_trials(tmp_path: Path) -> None:
