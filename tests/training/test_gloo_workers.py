@@ -85,7 +85,7 @@ def alone(name: str) -> tuple[Trainer, dict[str, Tensor], dict[str, Tensor]]:
 
 
 @cache
-def tested_alone(name: str) -> tuple[dict[str, float], dict[str, Any]]:
+def measured_alone(name: str) -> tuple[dict[str, float], dict[str, Any]]:
     """Measures and curves of the test of one process."""
     return alone(name)[0].test()
 
@@ -107,7 +107,7 @@ def went_on_alone(name: str) -> Trainer:
 
 
 @cache
-def tested_after_going_on(name: str) -> dict[str, float]:
+def measured_after_going_on(name: str) -> dict[str, float]:
     return went_on_alone(name).test()[0]
 
 
@@ -156,7 +156,7 @@ class TestSeveralWorkersEqualOne:
     def test_losses_and_measures(self, groups: Groups, size: int, name: str, shards: int, tolerance: float) -> None:
         found, expected = said(groups.of(size), f"{name}-{shards}"), alone(name)[0]
         check_histories(found["history"], expected.history, 10 * tolerance)
-        measures, curves = tested_alone(name)
+        measures, curves = measured_alone(name)
         check_measures(found["test"], measures, 10 * tolerance)
         assert found["bin_count"] == curves["bin_count"]
 
@@ -224,7 +224,7 @@ class TestWhatSomeWorkersSavedOthersLoad:
         assert found["before"] == SAVED_AFTER
         check_tensors(tensors, whole(expected))
         check_histories(found["history"], expected.history)
-        check_measures(found["test"], tested_after_going_on(name))
+        check_measures(found["test"], measured_after_going_on(name))
 
 
 def test_bfloat16_is_rounded_by_the_noise_of_the_row_in_the_whole(groups: Groups) -> None:
