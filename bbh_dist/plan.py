@@ -64,6 +64,7 @@ def plan(experiment: Experiment, shape: "TaskShape", devices: Sequence[str]) -> 
             "optimizer": costs.optimizer_bytes,
             "gradients": costs.gradient_bytes,
             "activations": costs.activation_bytes,
+            "best": costs.best_bytes,
             "peak": rows[0]["peak"],
         },
         "wire": costs.wire,
@@ -85,6 +86,8 @@ def show(console: Console, experiment: Experiment, result: dict[str, Any]) -> No
     table.add_column("", justify="right")
     for name in ("parameters", "optimizer", "gradients", "activations"):
         table.add_row(name, _size(per_worker[name]))
+    if per_worker["best"]:
+        table.add_row("the best epoch's weights", _size(per_worker["best"]))
     for kind, size in sorted(wire.items(), key=lambda item: -item[1]):
         table.add_row(f"sent: {kind.replace('_', ' ')}", _size(size))
     table.add_row("sent", _size(sum(wire.values())))

@@ -79,6 +79,19 @@ def check_space(space: SearchSpace, data: str) -> None:
             raise ConfigError(Mistake(space.base.task, _missing_rule(space, metric, emitted), key=key, got=metric))
 
 
+def check_fresh_seeds(space: SearchSpace) -> None:
+    """See that no final run of a new study repeats a trial, which was chosen for what it reached.
+
+    Raises:
+        ConfigError: one would.
+    """
+    if space.base.seed in space.final.seeds:
+        rule = (
+            f"must not have {space.base.seed}, the seed of the trials (base.seed); give other ones, or leave that out"
+        )
+        raise ConfigError(Mistake("search space", rule, key="final.seeds", got=str(space.final.seeds)))
+
+
 def _missing_rule(space: SearchSpace, metric: str, emitted: list[str]) -> str:
     """Why a task does not emit a metric."""
     if MEASURES[metric.removeprefix("val/")].needs_outliers and "val/error" in emitted:

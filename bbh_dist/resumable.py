@@ -36,7 +36,8 @@ def open_work(
         check(folder)
         check_own_files(tasks, folder.record().get(OWN_FILES, {}))
         return folder, stored_tracker(folder, options.tracking_uri)
-    check_tracking_uri(options.tracking_uri)
+    if stands:  # else it was checked with the options
+        check_tracking_uri(options.tracking_uri)
     with contextlib.nullcontext() if stands else folder.making(), folder.lock():
         uri, key = tracking_uri(options.tracking_uri), secrets.token_hex(16)
         place = {"tracking_uri": uri, "experiment": experiment or folder.name, "tracking_key": key}

@@ -13,6 +13,8 @@ from bbh_dist.config import ConfigError, Mistake, read_source
 from bbh_dist.lease import held
 from bbh_dist.ownership import check_own
 
+CHECKPOINTS = "checkpoints"
+"""Where a run's folder has them."""
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 _RECORD = "run.json"
 _FIRST = ("config.yaml", ".config.yaml.", ".run.json.", "lock", "lease.json", ".lease.json.")

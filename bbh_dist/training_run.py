@@ -13,12 +13,11 @@ from bbh_dist.masking import masked
 from bbh_dist.preflight import check_experiment
 from bbh_dist.provenance import provenance
 from bbh_dist.resumable import open_work, run_once
-from bbh_dist.storage import RunFolder
+from bbh_dist.storage import CHECKPOINTS, RunFolder
 from bbh_dist.tasks import data_directory
 from bbh_dist.tracking import ui_command
 from bbh_dist.training import Diverged, Trainer, health
 
-CHECKPOINTS = "checkpoints"
 _SHOWN = (
     "train/nll",
     "train/kl",

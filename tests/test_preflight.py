@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from bbh_dist.config import ConfigError, Experiment, SearchSpace
-from bbh_dist.preflight import check_experiment, check_space
+from bbh_dist.preflight import check_experiment, check_fresh_seeds, check_space
 
 
 def space(task: str, metric: str, **changes: Any) -> SearchSpace:
@@ -93,3 +93,10 @@ def test_steps_are_not_compiled_into_a_folder_that_others_can_use(
     folder.chmod(0o700)
     check_experiment(experiment, ".")
     assert os.environ["TORCHINDUCTOR_CACHE_DIR"] == str(folder / "torch")
+
+
+def test_final_runs_of_a_new_study_have_other_seeds_than_its_trials() -> None:
+    found = space("toy", "val/nll", final={"seeds": [0, 7]})
+    check_fresh_seeds(found)
+    with pytest.raises(ConfigError, match=r"^search space: final.seeds: must not have 7, .* got \[0, 7\]$"):
+        check_fresh_seeds(found.with_seed(7))

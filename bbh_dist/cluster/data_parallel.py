@@ -12,9 +12,9 @@ import torch
 import torch.distributed as dist
 
 from bbh_dist.cluster.group import fit_group
-from bbh_dist.cluster.jobs import CHECKPOINTS
 from bbh_dist.cluster.reports import DETAILS, FAILURE, FINISHED, Report, Reports
 from bbh_dist.config import DataError, Experiment
+from bbh_dist.storage import CHECKPOINTS
 from bbh_dist.tasks import Task, load_task
 from bbh_dist.training import Diverged, Trainer, Workers
 

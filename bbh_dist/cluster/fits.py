@@ -10,6 +10,9 @@ from bbh_dist.config import ConfigError, Mistake, Parallel
 from bbh_dist.masking import masked
 from bbh_dist.tracking import tracking_uri
 
+_SECONDS_TO_LOAD = 600.0
+"""All data, from a slow disk or the internet."""
+
 
 def check_fits(parallels: Iterable[Parallel], options: RunOptions, tasks: Iterable[str], data: str) -> None:
     """See that runs of every kind fit, and that all nodes of a cluster have the data and keep what is written.
@@ -30,7 +33,8 @@ def check_fits(parallels: Iterable[Parallel], options: RunOptions, tasks: Iterab
         if len(available.nodes) > 1:
             if not options.resume:  # it goes on with the store that it began with
                 _check_store(tracking_uri(options.tracking_uri))
-            _check_nodes(options.storage, list(dict.fromkeys(tasks)), data)
+            _check_storage(options.storage)
+            _check_data(list(dict.fromkeys(tasks)), data)
 
 
 def _check_store(uri: str) -> None:
@@ -39,17 +43,24 @@ def _check_store(uri: str) -> None:
         raise ConfigError(Mistake("--tracking-uri", rule, got=masked(uri)))
 
 
-def _check_nodes(storage: str | None, tasks: list[str], data: str) -> None:
+def _check_storage(storage: str | None) -> None:
     from bbh_dist.cluster.nodes import alive_nodes, ask_nodes
 
     path = str(Path(storage or "runs").resolve())
     try:
-        answers = ask_nodes(alive_nodes(), path, tasks=tasks, data=data)
+        answers = ask_nodes(alive_nodes(), path)
     except OSError as error:
         raise ConfigError(Mistake("--storage", f"cannot be written: {error.strerror}", got=path)) from error
     for answer in answers:
         problem = answer.get("error") or answer["storage"]
         if problem:
             raise ConfigError(Mistake("--storage", f"node {answer['node']}: {problem}", got=path))
-        if answer["data"]:
-            raise ConfigError(Mistake("--data", f"node {answer['node']}: {answer['data']}", got=data))
+
+
+def _check_data(tasks: list[str], data: str) -> None:
+    from bbh_dist.cluster.nodes import alive_nodes, ask_nodes
+
+    for answer in ask_nodes(alive_nodes(), tasks=tasks, data=data, seconds=_SECONDS_TO_LOAD):
+        problem = answer.get("error") or answer["data"]
+        if problem:
+            raise ConfigError(Mistake("--data", f"node {answer['node']}: {problem}", got=data))

@@ -6,10 +6,9 @@ from pathlib import Path
 from typing import Any, Literal, Protocol
 
 from bbh_dist.config import Experiment
+from bbh_dist.storage import CHECKPOINTS
 
 State = Literal["COMPLETE", "PRUNED", "FAIL"]
-CHECKPOINTS = "checkpoints"
-"""Where a run's folder has them."""
 
 
 @dataclass(frozen=True)

@@ -87,11 +87,12 @@ def ask_nodes(
     tracking_uri: str | None = None,
     tasks: Sequence[str] = (),
     data: str = "",
+    seconds: float = _ANSWER_SECONDS,
 ) -> list[Answer]:
     """What every node answers; `nodes` has the address of each id.
 
     A file is written where the storage is, or will be, which every node has to see and to put another beside; both
-    are taken away again. The tasks' data are read from the folder `data`.
+    are taken away again. The tasks' data are read from the folder `data`. They have so many `seconds` to answer.
     """
     import ray
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
@@ -107,7 +108,7 @@ def ask_nodes(
             ): node
             for node in nodes
         }
-        ray.wait(list(asked), num_returns=len(asked), timeout=_ANSWER_SECONDS)
+        ray.wait(list(asked), num_returns=len(asked), timeout=seconds)
         return [{"node": nodes[node], **_collected(task, node, folder)} for task, node in asked.items()]
     finally:
         if folder is not None:

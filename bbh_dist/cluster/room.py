@@ -13,6 +13,8 @@ _SECONDS_TO_SETTLE = 5.0
 """What a lost group held is free again within these."""
 _SECONDS_BETWEEN_NODES = 30.0
 """Nodes that were asked for together come within these of one another."""
+_SECONDS_OF_DEMANDS, _SECONDS_OF_PAUSES = 6.0, 30.0
+"""Ray's autoscaler looks every 5 s."""
 _SECONDS_FOR_NODES = 600.0
 """How long a cluster that has become too small is waited for: a spot node's successor takes minutes."""
 _FILE = "room"
@@ -98,40 +100,56 @@ class _Demand:
     def __init__(self, parallel: Parallel, folder: Path) -> None:
         withdraw(folder)
         self._parallel, self._file = parallel, folder / _FILE
-        self._groups: list[Any] = []
+        self._fewest: Any = None
+        self._others: list[Any] = []
+        self._turned = -math.inf
 
     @property
     def is_made(self) -> bool:
         """Whether there was too little room once."""
-        return bool(self._groups)
+        return self._fewest is not None
 
     def held(self) -> int:
         """Workers for which it holds room, which nobody else can take."""
-        return sum(len(group.bundle_specs) for group in self._ready())
+        groups = [self._fewest, *self._others] if self.is_made else []
+        return sum(len(group.bundle_specs) for group in groups if _is_placed(group))
 
     def insist(self) -> None:
-        """Ask, once; later give back what is held, with which the run cannot start and another one may."""
-        from ray.util.placement_group import placement_group, remove_placement_group
+        """Ask; where single workers hold room, with which the run cannot start and another may, ask for them in turns.
 
-        for group in self._ready():
-            remove_placement_group(group)
-        if self.is_made:
-            return
-        need, fewest = per_worker(self._parallel), self._parallel.min_workers
-        for workers in (fewest, *[1] * (self._parallel.max_workers - fewest)):
-            self._groups.append(placement_group([need] * workers))
-            with self._file.open("a", encoding="utf-8") as file:
-                file.write(self._groups[-1].id.hex() + "\n")
+        They ask for some seconds, in which an autoscaler has looked, and then leave the room for longer.
+        """
+        from ray.util.placement_group import remove_placement_group
+
+        seconds = time.monotonic() - self._turned
+        if not self.is_made:
+            self._fewest = self._made(self._parallel.min_workers)
+        if not self._others and seconds > _SECONDS_OF_PAUSES:
+            self._turned = time.monotonic()
+            self._others = [self._made(1) for _ in range(self._parallel.max_workers - self._parallel.min_workers)]
+        elif seconds > _SECONDS_OF_DEMANDS and any(map(_is_placed, self._others)):
+            self._turned = time.monotonic()
+            while self._others:
+                remove_placement_group(self._others.pop())
 
     def end(self) -> None:
         """Give back what is held, and no longer ask."""
         from ray.util.placement_group import remove_placement_group
 
-        for group in self._groups:
+        for group in [self._fewest, *self._others] if self.is_made else []:
             remove_placement_group(group)
         self._file.unlink(missing_ok=True)
 
-    def _ready(self) -> list[Any]:
-        from ray.util.placement_group import placement_group_table
+    def _made(self, workers: int) -> Any:
+        from ray.util.placement_group import placement_group
 
-        return [group for group in self._groups if placement_group_table(group).get("state") == "CREATED"]
+        group = placement_group([per_worker(self._parallel)] * workers)
+        with self._file.open("a", encoding="utf-8") as file:
+            file.write(group.id.hex() + "\n")
+        return group
+
+
+def _is_placed(group: Any) -> bool:
+    from ray.util.placement_group import placement_group_table
+
+    return bool(placement_group_table(group).get("state") == "CREATED")

@@ -11,9 +11,9 @@ from bbh_dist.cluster.jobs import Job, JobSource, Outcome
 from bbh_dist.cluster.tracked import TrackedJobs
 from bbh_dist.cluster.watched import Connection, run_watched
 from bbh_dist.command_line import RunFailed, RunOptions
-from bbh_dist.config import ConfigError, Mistake, SearchSpace, plain, to_yaml, tuned_settings
+from bbh_dist.config import SEARCH_SEED, ConfigError, Mistake, SearchSpace, plain, to_yaml, tuned_settings
 from bbh_dist.masking import masked
-from bbh_dist.preflight import check_space
+from bbh_dist.preflight import check_fresh_seeds, check_space
 from bbh_dist.provenance import provenance
 from bbh_dist.resumable import open_work, run_once
 from bbh_dist.storage import RunFolder
@@ -35,6 +35,8 @@ class Study:
         self.data = str(data_directory(options.data))
         self.started = time.monotonic()
         check_space(space, self.data)
+        if not options.resume:  # an older version's may have had them
+            check_fresh_seeds(space)
         check_fits([space.base.parallel], options, [space.base.task], self.data)
         self.tags = provenance()
         self.folder, self.tracker = open_work(
@@ -186,10 +188,16 @@ class Study:
     def _check_unchanged(self, folder: RunFolder) -> None:
         """Refuse to go on with another space; trials and final runs may be more or fewer.
 
+        A study goes on with the seed that its trials have had, where the space says none.
+
         Raises:
             ConfigError: base, searched keys, objectives, scheduler or sampler differ from the stored ones.
         """
-        stored, given = folder.config_data(), plain(self.space)
+        stored = folder.config_data()
+        begun_with = stored.get("base", {}).get("seed") if isinstance(stored.get("base"), dict) else None
+        if self.space.base.seed == SEARCH_SEED and isinstance(begun_with, int):
+            self.space = self.space.with_seed(begun_with)
+        given = plain(self.space)
         for key in ("base", "search", "objectives", "scheduler", "sampler"):
             if stored.get(key) != given.get(key):
                 rule = f"must be as the study began, see {folder.path / 'config.yaml'}; choose another --name"

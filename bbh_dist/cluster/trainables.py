@@ -18,10 +18,10 @@ import torch
 from ray import tune
 
 from bbh_dist.cluster.data_parallel import cached_task
-from bbh_dist.cluster.jobs import CHECKPOINTS
 from bbh_dist.cluster.reports import DETAILS, FAILURE, FINISHED
 from bbh_dist.cluster.standing import StandingWorkers
 from bbh_dist.config import Experiment
+from bbh_dist.storage import CHECKPOINTS
 from bbh_dist.training import Diverged, Trainer
 from bbh_dist.training.checkpoints import CheckpointError
 

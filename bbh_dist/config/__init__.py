@@ -21,7 +21,7 @@ from bbh_dist.config.methods import (
 )
 from bbh_dist.config.parallel import Parallel, WorkerRange
 from bbh_dist.config.source import read_source
-from bbh_dist.config.space import Final, Objective, Parameter, Sampler, Scheduler, SearchSpace
+from bbh_dist.config.space import SEARCH_SEED, Final, Objective, Parameter, Sampler, Scheduler, SearchSpace
 from bbh_dist.config.suite import (
     TRAIN_SECONDS,
     PlannedRow,
@@ -37,6 +37,7 @@ from bbh_dist.config.suite import (
 __all__ = [
     "FINAL_METRICS",
     "MEASURES",
+    "SEARCH_SEED",
     "TRAIN_SECONDS",
     "Anneal",
     "Attacks",

@@ -159,12 +159,6 @@ class SearchSpace(Frozen):
         return data
 
     @model_validator(mode="after")
-    def _final_seeds_are_fresh(self) -> Self:
-        if self.base.seed in self.final.seeds:
-            raise RuleError("must not have base.seed, that of the trials", key="final.seeds", got=self.final.seeds)
-        return self
-
-    @model_validator(mode="after")
     def _scheduler_knows_what_is_better(self) -> Self:
         metric = self.pruning_metric
         is_objective = metric in [objective.metric for objective in self.objectives]
@@ -199,6 +193,10 @@ class SearchSpace(Frozen):
     def pruning_metric(self) -> str:
         """What the scheduler looks at."""
         return self.scheduler.metric or self.objectives[0].metric
+
+    def with_seed(self, seed: int) -> Self:
+        """The same with another seed of trials."""
+        return self.model_copy(update={"base": self.base.model_copy(update={"seed": seed})})
 
     def active(self, key: str, chosen: dict[str, Any]) -> bool:
         """Whether a key is searched, given the values of the keys before it."""

@@ -21,6 +21,7 @@ from bbh_dist.tasks.likelihood import Categorical, Gaussian, Likelihood
 from bbh_dist.tasks.task import Split, Task, shuffled
 
 _REQUIRED = ("x_train", "y_train", "x_test", "y_test")
+_INPUTS = ("x_train", "x_val", "x_test", "x_outlier")
 _NOISE = "noise_stddev"
 _NOISE_SHARE = math.sqrt(0.1)
 
@@ -55,8 +56,9 @@ def load_npz(path: Path) -> Task:
 def _check_scales(path: Path, arrays: dict[str, np.ndarray]) -> None:
     """Refuse bytes, which are divided by 255, beside other numbers, which are not."""
     are_bytes = arrays["x_train"].dtype == np.uint8
-    for name, array in arrays.items():
-        if name.startswith("x_") and (array.dtype == np.uint8) != are_bytes:
+    for name in _INPUTS:
+        array = arrays.get(name, arrays["x_train"])
+        if (array.dtype == np.uint8) != are_bytes:
             rule = f"must {'' if are_bytes else 'not '}hold bytes, as x_train does{'' if are_bytes else ' not'}"
             raise DataError(f"{path}: {name} {rule}: bytes are divided by 255, got {array.dtype}")
 

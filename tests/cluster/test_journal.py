@@ -11,7 +11,7 @@ from bbh_dist.cluster.optuna_study import OptunaJobs
 from bbh_dist.config import ConfigError, Experiment, MapMethod, Objective, Parameter, Sampler, SearchSpace
 
 SPACE = SearchSpace(
-    base=Experiment(task="digits5", method=MapMethod(name="map"), seed=1000),
+    base=Experiment(task="digits5", method=MapMethod(name="map")),
     search={"optimizer.lr": Parameter(loguniform=[1e-4, 1e-1])},
     objectives=[Objective(metric="val/nll", direction="minimize")],
     sampler=Sampler(name="random", seed=3),

@@ -42,6 +42,8 @@ class PlayedCluster:
     cores_of_a_node: int = 1
     seconds_to_boot: float = 120.0
     seconds_between_nodes: float = 10.0
+    seconds_between_looks: float = 0.0
+    looked: float = 0.0
     now: float = 1000.0
     groups: dict[str, Group] = field(default_factory=dict)
     booting: list[float] = field(default_factory=list)
@@ -96,6 +98,9 @@ class PlayedCluster:
                 group.nodes = _fit(group.bundle_specs, {node: self.free(node) for node in self.total})
 
     def _grow(self) -> None:
+        if self.now - self.looked < self.seconds_between_looks:
+            return
+        self.looked = self.now
         free = {node: self.free(node) for node in self.total}
         free |= {-1 - number: float(self.cores_of_a_node) for number in range(len(self.booting))}
         waiting = [group for group in self.groups.values() if group.nodes is None]
@@ -220,7 +225,29 @@ def test_a_range_does_not_keep_what_is_too_little_to_start_with(cluster: PlayedC
     cluster.at(62, lambda: free.append(cluster.free(0)))
     cluster.at(99, cluster.taken.clear)
     assert (workers(Parallel(workers=WorkerRange(min=2, max=3)), tmp_path), cluster.now) == (2, 1099)
-    assert (free, cluster.ever, cluster.groups) == ([1], [2, 1], {})
+    assert (free, cluster.ever[0], set(cluster.ever[1:]), cluster.groups) == ([1], 2, {1}, {})
+
+
+def test_a_free_core_does_not_use_up_what_a_range_asks_for(cluster: PlayedCluster, tmp_path: Path) -> None:
+    """It is given to one single worker after the other, before an autoscaler has looked."""
+    cluster.total, cluster.grows_to, cluster.seconds_between_looks = {0: 0, 1: 1}, 9, 5.0
+    assert workers(Parallel(workers=WorkerRange(min=2, max=8)), tmp_path) == 8
+    assert cluster.groups == {}
+
+
+def test_room_that_comes_while_it_is_counted_is_kept(cluster: PlayedCluster, tmp_path: Path) -> None:
+    cluster.total, cluster.taken = {0: 2}, {0: 2}
+
+    def placed_after_it_was_asked() -> dict[str, dict[str, float]]:
+        if cluster.now == 1060:
+            cluster.taken.clear()
+            cluster._place()
+        return PlayedCluster.available(cluster)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ray._private.state, "available_resources_per_node", placed_after_it_was_asked)
+        assert (workers(TWO, tmp_path), cluster.now) == (2, 1060.5)
+    assert cluster.ever == [2]
 
 
 def test_a_cluster_that_stays_too_small_is_told_and_nothing_stays_asked(cluster: PlayedCluster, tmp_path: Path) -> None:

@@ -35,10 +35,8 @@ def test_every_method_has_a_space_for_every_task() -> None:
         assert (found.base.method.name, found.base.task, found.trials) == (method, task, 24)
 
 
-def test_final_runs_have_other_seeds_than_trials(tmp_path: Path) -> None:
-    assert space(tmp_path, "seed=7", "final.seeds=[0, 1000]").base.seed == 7
-    line = message(space, tmp_path, "seed=1")
-    assert "final.seeds: must not have base.seed, that of the trials, got [0, 1]" in line
+def test_a_seed_of_trials_that_is_given_stands(tmp_path: Path) -> None:
+    assert space(tmp_path, "seed=7").base.seed == 7
 
 
 def test_a_scheduler_is_told_which_way_coverage_gets_better(tmp_path: Path) -> None:
