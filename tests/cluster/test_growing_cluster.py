@@ -4,13 +4,12 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from training_processes import OWN_NAMESPACES, in_namespaces
+from training_processes import in_namespaces, skip_without_namespaces
 
 
 @pytest.mark.cluster
 def test_nodes_come_for_a_group_of_workers(tmp_path: Path) -> None:
-    if subprocess.run([*OWN_NAMESPACES, "ip", "link", "set", "lo", "up"], capture_output=True, check=False).returncode:
-        pytest.skip("needs unshare (1) and ip (8), and namespaces that this user may make")
+    skip_without_namespaces()
     command = in_namespaces("growing_cluster.py", str(tmp_path), "2")
     done = subprocess.run(command, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stdout + done.stderr

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from lose_node import SETTINGS
-from training_processes import JOB, OWN_NAMESPACES, lose_node_command
+from training_processes import JOB, lose_node_command, skip_without_namespaces
 
 from bbh_dist.config import load_experiment
 from bbh_dist.tasks import load_task
@@ -27,8 +27,7 @@ def alone() -> Trainer:
 
 @pytest.mark.parametrize(("workers", "expected"), [("2", None), ("{min: 1, max: 3}", [3, 3, 2, 2])])
 def test_a_lost_node_is_survived(tmp_path: Path, workers: str, expected: list[int] | None) -> None:
-    if subprocess.run([*OWN_NAMESPACES, "ip", "link", "set", "lo", "up"], capture_output=True, check=False).returncode:
-        pytest.skip("needs unshare (1) and ip (8), and namespaces that this user may make")
+    skip_without_namespaces()
     done = subprocess.run(lose_node_command(tmp_path, workers), capture_output=True, text=True, timeout=900)
     output = (tmp_path / "run.out").read_text()
     assert done.returncode == 0, done.stderr + output

@@ -9,6 +9,8 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import pytest
+
 JOB = str(Path(__file__).resolve().parents[2] / "jobs" / "digits5_bbh.yaml")
 EPOCHS = 4
 TWO_WORKERS = ("parallel.workers=2", f"epochs={EPOCHS}", "batch_size=3", "evaluation.epoch_samples=3")
@@ -25,6 +27,13 @@ def in_namespaces(script: str, *arguments: str) -> list[str]:
     """A script of this folder in namespaces of its own, with which all that it starts ends."""
     shell = ["sh", "-c", 'ip link set lo up && exec "$@"', "sh"]
     return [*OWN_NAMESPACES, *shell, sys.executable, str(Path(__file__).with_name(script)), *arguments]
+
+
+def skip_without_namespaces() -> None:
+    """Skip a test whose cluster must not meet another one of this machine, where it cannot be kept apart."""
+    tried = subprocess.run([*OWN_NAMESPACES, "ip", "link", "set", "lo", "up"], capture_output=True, check=False)
+    if tried.returncode:
+        pytest.skip("its cluster has a network of its own: needs unshare (1), ip (8) and leave to make namespaces")
 
 
 def train(
