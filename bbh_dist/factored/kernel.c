@@ -20,6 +20,9 @@
 #else
 #define BYTES 16
 #endif
+#ifndef __has_builtin /* GCC before 10 */
+#define __has_builtin(name) 0
+#endif
 /* What is summed must stay in registers, ROWS * SAMPLES or 2 * ROWS * WIDE vectors: x86 has 16 before AVX-512. */
 #if defined(__x86_64__) && !defined(__AVX512F__)
 #define ROWS 2
@@ -105,6 +108,28 @@ INLINE double sum_f64(vec_f64 x) {
     return part[0][0] + part[0][1];
 }
 
+/* Square roots. Of the loops GCC makes vectors, but of half the width where its tables call whole ones slow. */
+#if defined(__AVX512F__)
+INLINE vec_f32 root_f32(vec_f32 x) { return (vec_f32)_mm512_sqrt_ps((__m512)x); }
+INLINE vec_f64 root_f64(vec_f64 x) { return (vec_f64)_mm512_sqrt_pd((__m512d)x); }
+#elif __has_builtin(__builtin_elementwise_sqrt)
+INLINE vec_f32 root_f32(vec_f32 x) { return __builtin_elementwise_sqrt(x); }
+INLINE vec_f64 root_f64(vec_f64 x) { return __builtin_elementwise_sqrt(x); }
+#else
+INLINE vec_f32 root_f32(vec_f32 x) {
+    float y[BYTES / 4];
+    memcpy(y, &x, sizeof y);
+    EACH(i, BYTES / 4) y[i] = sqrtf(y[i]);
+    return load_f32(y, BYTES / 4);
+}
+INLINE vec_f64 root_f64(vec_f64 x) {
+    double y[BYTES / 8];
+    memcpy(y, &x, sizeof y);
+    EACH(i, BYTES / 8) y[i] = sqrt(y[i]);
+    return load_f64(y, BYTES / 8);
+}
+#endif
+
 /* The hash of rounding.py. Macro: for a number and for a vector. */
 #define MIX(x) ((x) ^= (x) >> 16, (x) *= 0x7feb352du, (x) ^= (x) >> 15, (x) *= 0x846ca68bu, (x) ^= (x) >> 16)
 INLINE bits_f32 hash_f32(uint32_t row_key, size_t column) {
@@ -144,17 +169,6 @@ INLINE bits_f64 hash_f64(uint32_t row_key, size_t column) { (void)row_key, (void
 #define LOAD(type, p, n) CAT(load, type)(p, n)
 #define STORE(type, p, x, n, noise) CAT(store, type)(p, x, n, noise)
 
-INLINE VEC NAME(root)(VEC x) {
-#if defined(__has_builtin) && __has_builtin(__builtin_elementwise_sqrt)
-    return __builtin_elementwise_sqrt(x);
-#else
-    REAL y[LANES];
-    memcpy(y, &x, sizeof y);
-    EACH(i, LANES) y[i] = sizeof(REAL) == 4 ? sqrtf(y[i]) : sqrt(y[i]);
-    return LOAD(REAL, y, LANES);
-#endif
-}
-
 /* New weights of old ones; moments step in memory. Coefficients as in rules.py. */
 INLINE VEC NAME(step)(const struct layer *l, int rule, size_t at, size_t n, VEC w, VEC g, BITS noise) {
     const double *c = l->coefficients;
@@ -168,7 +182,7 @@ INLINE VEC NAME(step)(const struct layer *l, int rule, size_t at, size_t n, VEC 
     size_t k = rule == ADAM ? 2 : 1;
     VEC v = LOAD(SECOND, second, n) * (REAL)c[k] + g * g * (REAL)c[k + 1];
     STORE(SECOND, second, v, n, noise & 0xffff);
-    VEC root = NAME(root)(v);
+    VEC root = CAT(root, REAL)(v);
     if (rule == ADAM) root /= (REAL)c[5];
     return w - m / (root + (REAL)c[k + 2]) * (REAL)c[0];
 }
