@@ -141,6 +141,7 @@ def _run(function: str, layer: _Layer, weight_DF: Tensor, partial: Tensor | None
     """Call the kernel for every task, on as many threads as torch has, each taking the next task that is left."""
     kernel = getattr(library(), function)
     rows, tasks = _task_rows(weight_DF), deque(range(_tasks(weight_DF)))
+    first_sum, sum_bytes = (0, 0) if partial is None else (partial.data_ptr(), partial[0].nbytes)
 
     def work(_: int) -> None:
         while tasks:
@@ -148,7 +149,7 @@ def _run(function: str, layer: _Layer, weight_DF: Tensor, partial: Tensor | None
                 task = tasks.popleft()
             except IndexError:
                 return
-            sums = None if partial is None else ctypes.c_void_p(partial[task].data_ptr())
+            sums = None if partial is None else ctypes.c_void_p(first_sum + task * sum_bytes)
             end = min((task + 1) * rows, weight_DF.shape[0])
             kernel(ctypes.byref(layer), sums, ctypes.c_size_t(task * rows), ctypes.c_size_t(end))
 

@@ -17,7 +17,7 @@ from bbh_dist.methods.sigma import initial_log_stddevs, own_log_stddevs
 from bbh_dist.methods.spread import spread_measures, variances
 from bbh_dist.networks import Network, sampled_layers
 from bbh_dist.noise import Noise
-from bbh_dist.sharding import ALONE, SampleShare, Shards
+from bbh_dist.sharding import ALONE, PendingWeights, SampleShare, Shards
 
 _NUMBERS_AT_ONCE = 1 << 24
 """Weights of samples that are only measured; more only where a training step has more."""
@@ -34,8 +34,8 @@ class WeightSamples:
     """eps, where the posterior is semi-implicit."""
     weights: dict[int, list[Tensor]] = field(default_factory=dict)
     """The first so many of the samples themselves."""
-    whole: dict[SampleShare, list[Tensor]] = field(default_factory=dict)
-    """Weights that the network has been given: (own samples, D_t)."""
+    whole: dict[SampleShare, PendingWeights] = field(default_factory=dict)
+    """Weights for the network: (own samples, D_t)."""
 
 
 class BayesByHypernet(Method):
@@ -92,16 +92,21 @@ class BayesByHypernet(Method):
             weights, prior * self.config.prior_stddev, counts, lambda tensor: group.sum(tensor, "discriminator")
         )
 
+    def prefetch(self, drawn: WeightSamples, samples: SampleShare) -> None:
+        """Begin to bring whole weights together, of whose rows other workers have some."""
+        if samples not in drawn.whole:
+            weights = self._weights(drawn, samples.count)
+            drawn.whole[samples] = self.shards.begin_weights(weights, self.lengths, samples)
+
     def forward(
         self, inputs: Tensor, drawn: WeightSamples, samples: SampleShare | None = None, first: int = 0
     ) -> Tensor:
         """Logits (S, B, C) of inputs (B, ...)."""
         samples = samples or SampleShare(len(drawn.noise))
-        if samples not in drawn.whole:
-            drawn.whole[samples] = self.shards.weights(self._weights(drawn, samples.count), self.lengths, samples)
+        self.prefetch(drawn, samples)
         weights = {
             tensor.name: flat.unflatten(1, tensor.shape)
-            for tensor, flat in zip(self.network.tensors, drawn.whole[samples], strict=True)
+            for tensor, flat in zip(self.network.tensors, drawn.whole[samples].wait(), strict=True)
         }
         return self.network(sampled_layers(self.network.layers, weights), inputs[None])
 

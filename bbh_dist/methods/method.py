@@ -54,6 +54,12 @@ class Method(nn.Module, ABC):
         """What there is to say of the posterior itself, named `posterior/MEASURE`, from samples; nothing by default."""
         return {}
 
+    def prefetch(self, drawn: Any, samples: SampleShare) -> None:
+        """Begin to bring from other workers what `forward` will need of them; nothing by default.
+
+        It travels while the divergence is computed, and its gradient while that of the divergence is.
+        """
+
     @abstractmethod
     def forward(self, inputs: Tensor, drawn: Any, samples: SampleShare | None = None, first: int = 0) -> Tensor:
         """Logits (S, B, C) of inputs (B, ...) under a share of the drawn weights, all of them by default.

@@ -1,7 +1,7 @@
 """A group of worker processes, seen from one of them, with a count of what this one sends."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -29,27 +29,32 @@ class Group:
             self._add_up(tensor)
         return tensor
 
-    def sum_together(self, tensors: Sequence[Tensor], kind: str) -> None:
-        """Replace tensors by their sums over workers, in one message; in place."""
+    def sum_together(self, of_kinds: Mapping[str, Sequence[Tensor]]) -> None:
+        """Replace the tensors of all kinds by their sums over workers, in one message; in place."""
+        tensors = [tensor for tensors in of_kinds.values() for tensor in tensors]
         if self.size == 1 or not tensors:
             return
+        for kind, some in of_kinds.items():
+            if some:
+                self.traffic[kind] += ring_bytes(sum(tensor.nbytes for tensor in some), self.size)
         if len(tensors) == 1 and tensors[0].is_contiguous():
-            self.sum(tensors[0], kind)
+            self._add_up(tensors[0])
             return
-        joined = self.sum(torch.cat([tensor.flatten() for tensor in tensors]), kind)
+        joined = torch.cat([tensor.flatten() for tensor in tensors])
+        self._add_up(joined)
         for tensor, whole in zip(tensors, joined.split([tensor.numel() for tensor in tensors]), strict=True):
             tensor.copy_(whole.view_as(tensor))
 
-    def exchange(self, outgoing: Sequence[Tensor], incoming: Sequence[int], kind: str) -> list[Tensor]:
-        """What each worker sent to this one, flat: `outgoing` has a tensor for each, `incoming` the sizes."""
+    def exchange(self, outgoing: Sequence[Tensor], incoming: Sequence[int], kind: str) -> "Exchange":
+        """Begin to send every worker its tensor, `outgoing`; `incoming` has the sizes of what they send to this one."""
         if self.size == 1:
-            return [outgoing[0].flatten()]
+            return Exchange([outgoing[0].flatten()])
         sizes = [tensor.numel() for tensor in outgoing]
         sent = torch.cat([tensor.flatten() for tensor in outgoing])
         received = sent.new_empty(sum(incoming))
-        self._swap(received, sent, list(incoming), sizes)
         self.traffic[kind] += (sum(sizes) - sizes[self.rank]) * sent.element_size()
-        return list(received.split(list(incoming)))
+        under_way = self._swap(received, sent, list(incoming), sizes)
+        return Exchange(list(received.split(list(incoming))), sent, under_way)
 
     def wait(self) -> None:
         """Return when all workers have called this."""
@@ -59,8 +64,25 @@ class Group:
     def _add_up(self, tensor: Tensor) -> None:
         dist.all_reduce(tensor, group=self.process_group)
 
-    def _swap(self, received: Tensor, sent: Tensor, incoming: list[int], outgoing: list[int]) -> None:
-        dist.all_to_all_single(received, sent, incoming, outgoing, group=self.process_group)
+    def _swap(self, received: Tensor, sent: Tensor, incoming: list[int], outgoing: list[int]) -> dist.Work | None:
+        return dist.all_to_all_single(received, sent, incoming, outgoing, group=self.process_group, async_op=True)
+
+
+@dataclass
+class Exchange:
+    """Tensors on their way between workers."""
+
+    _received: list[Tensor]
+    _sent: Tensor | None = None
+    """Kept until all has left."""
+    _under_way: dist.Work | None = None
+
+    def wait(self) -> list[Tensor]:
+        """What each worker sent to this one, flat; on a GPU it is the stream that waits."""
+        if self._under_way is not None:
+            self._under_way.wait()
+        self._sent = self._under_way = None
+        return self._received
 
 
 def ring_bytes(size: int, workers: int) -> int:

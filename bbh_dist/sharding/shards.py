@@ -6,14 +6,14 @@ and see other examples: there the gradient of the weight samples is summed, the 
 Legend: S weight samples, L of them in the likelihood, D_t weights of tensor t, T tensors.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from bbh_dist.sharding.group import Group
+from bbh_dist.sharding.group import Exchange, Group
 from bbh_dist.sharding.parts import SampleShare, part
 
 
@@ -44,14 +44,34 @@ class Shards:
 
         `lengths[shard][t]` says how long the parts are. Gradients come back summed over all that used them.
         """
+        return self.begin_weights(rows, lengths, samples).wait()
+
+    def begin_weights(
+        self, rows: Sequence[Tensor], lengths: Sequence[Sequence[int]], samples: SampleShare | None = None
+    ) -> "PendingWeights":
+        """As `weights`, which travel until they are waited for; so do their gradients, in the backward pass of that."""
         samples = samples or SampleShare(len(rows[0]))
         if self.group.size == self.replicas.size == 1:
-            return list(rows) if len(samples.own) == len(rows[0]) else [_rows(tensor, samples.own) for tensor in rows]
+            alone = list(rows) if len(samples.own) == len(rows[0]) else [_rows(tensor, samples.own) for tensor in rows]
+            return PendingWeights(alone)
         joined = torch.cat([tensor[: samples.count] for tensor in rows], dim=1)
-        totals = [sum(parts) for parts in lengths]
-        whole: Tensor = _WholeSamples.apply(joined, self, totals, samples)
-        by_shard = [piece.split(list(parts), 1) for piece, parts in zip(whole.split(totals, 1), lengths, strict=True)]
-        return [torch.cat(pieces, dim=1) for pieces in zip(*by_shard, strict=True)]
+        all_to_all = _AllToAll(self, samples, [sum(parts) for parts in lengths])
+        begun: Tensor = _Begin.apply(joined, all_to_all)
+        return PendingWeights(None, lambda: all_to_all.split(_Finish.apply(begun, all_to_all), lengths))
+
+
+@dataclass
+class PendingWeights:
+    """Whole weights on their way to those who use them."""
+
+    _whole: list[Tensor] | None
+    _finish: Callable[[], list[Tensor]] = list
+
+    def wait(self) -> list[Tensor]:
+        """The weights (L, D_t), when they are there."""
+        if self._whole is None:
+            self._whole = self._finish()
+        return self._whole
 
 
 ALONE = Shards()
@@ -68,33 +88,72 @@ class _SumOverShards(torch.autograd.Function):
         return gradient, None
 
 
-class _WholeSamples(torch.autograd.Function):
-    """(L, rows of this shard) to (own samples, rows of all shards, one after another), and gradients back."""
+class _AllToAll:
+    """(L, rows of this shard) become (own samples, rows of all shards, one after another), and gradients go back."""
+
+    def __init__(self, shards: Shards, samples: SampleShare, totals: list[int]) -> None:
+        self.shards, self.samples, self.totals = shards, samples, totals
+        group = shards.group
+        self.wanted = [samples.of(samples.index - group.rank + rank) for rank in range(group.size)]
+        """The samples that each worker of the group evaluates; their indices follow their ranks."""
+        self.pending: Exchange | None = None
+
+    def begin(self, rows: Tensor) -> None:
+        own = len(self.samples.own)
+        outgoing = [_rows(rows, indices) for indices in self.wanted]
+        self.pending = self.shards.group.exchange(outgoing, [own * total for total in self.totals], "weights")
+
+    def finish(self) -> Tensor:
+        own, pieces = len(self.samples.own), zip(self._received(), self.totals, strict=True)
+        return torch.cat([piece.view(own, total) for piece, total in pieces], dim=1)
+
+    def begin_back(self, gradient: Tensor) -> None:
+        own = self.totals[self.shards.group.rank]
+        outgoing = gradient.split(self.totals, dim=1)
+        incoming = [len(indices) * own for indices in self.wanted]
+        self.pending = self.shards.group.exchange(outgoing, incoming, "weight_gradients")
+
+    def finish_back(self, like: Tensor) -> Tensor:
+        result = like.new_zeros(self.samples.count, self.totals[self.shards.group.rank])
+        for indices, piece in zip(self.wanted, self._received(), strict=True):
+            _rows(result, indices).add_(piece.view(len(indices), result.shape[1]))
+        return self.shards.replicas.sum(result, "weight_gradients")
+
+    def split(self, whole: Tensor, lengths: Sequence[Sequence[int]]) -> list[Tensor]:
+        pieces = zip(whole.split(self.totals, dim=1), lengths, strict=True)
+        by_shard = [piece.split(list(parts), dim=1) for piece, parts in pieces]
+        return [torch.cat(parts, dim=1) for parts in zip(*by_shard, strict=True)]
+
+    def _received(self) -> list[Tensor]:
+        assert self.pending is not None
+        received, self.pending = self.pending.wait(), None
+        return received
+
+
+class _Begin(torch.autograd.Function):
+    """Takes rows, gives an empty tensor for `_Finish`: what is computed between the two is so in both passes."""
 
     @staticmethod
-    def forward(ctx: Any, rows: Tensor, shards: Shards, totals: list[int], samples: SampleShare) -> Tensor:
-        ctx.shards, ctx.totals, ctx.samples = shards, totals, samples
-        group, own = shards.group, len(samples.own)
-        outgoing = [_rows(rows, indices) for indices in _wanted(samples, group)]
-        received = group.exchange(outgoing, [own * total for total in totals], "weights")
-        return torch.cat([piece.view(own, total) for piece, total in zip(received, totals, strict=True)], dim=1)
+    def forward(ctx: Any, rows: Tensor, all_to_all: _AllToAll) -> Tensor:
+        ctx.all_to_all = all_to_all
+        all_to_all.begin(rows)
+        return rows.new_empty(0)
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None, None]:
-        shards, samples, totals = ctx.shards, ctx.samples, ctx.totals
-        group, total = shards.group, totals[shards.group.rank]
-        wanted = _wanted(samples, group)
-        incoming = [len(indices) * total for indices in wanted]
-        received = group.exchange(gradient.split(totals, dim=1), incoming, "weight_gradients")
-        result = gradient.new_zeros(samples.count, total)
-        for indices, piece in zip(wanted, received, strict=True):
-            _rows(result, indices).add_(piece.view(len(indices), total))
-        return shards.replicas.sum(result, "weight_gradients"), None, None, None
+    def backward(ctx: Any, empty: Tensor) -> tuple[Tensor, None]:
+        return ctx.all_to_all.finish_back(empty), None
 
 
-def _wanted(samples: SampleShare, group: Group) -> list[range]:
-    """The samples that each worker of a group evaluates; their indices follow their ranks."""
-    return [samples.of(samples.index - group.rank + rank) for rank in range(group.size)]
+class _Finish(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, empty: Tensor, all_to_all: _AllToAll) -> Tensor:
+        ctx.all_to_all = all_to_all
+        return all_to_all.finish()
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+        ctx.all_to_all.begin_back(gradient)
+        return gradient.new_empty(0), None
 
 
 def _rows(tensor: Tensor, indices: range) -> Tensor:

@@ -18,7 +18,7 @@ from bbh_dist.speed.machine import free_memory, machine
 from bbh_dist.speed.processes import Processes
 from bbh_dist.speed.progress import Progress
 from bbh_dist.speed.report import TIMES, column, number, size
-from bbh_dist.speed.timing import alternate, ratio, summary
+from bbh_dist.speed.timing import STEPS_A_TURN, alternate, ratio, summary
 
 COLUMNS = [
     ("contestant", lambda row: row["name"]),
@@ -44,14 +44,14 @@ def measure(given: argparse.Namespace) -> dict[str, Any]:
             rows += _rows(given, scaling, told)
     title = f"one training step of {given.network}, {given.generator} generator, one thread a worker"
     notes = [
-        f"strong scaling: batch {given.batch_size}, {given.kl_samples} KL samples; weak: W times both; in turns; "
-        "x one worker is the median of the ratios within rounds",
+        f"strong scaling: batch {given.batch_size}, {given.kl_samples} KL samples; weak: W times both; in turns of "
+        f"{STEPS_A_TURN} steps; x one worker is the median of the ratios within rounds",
         "time: from a barrier to the end of the slowest worker's step; memory: the largest worker's peak",
         "sent: counted bytes per step and worker, sums by the rule of a ring; carried: what the loopback interface "
         "took per step and worker, with whatever else used it and a barrier's few kB",
         "x bound: the larger of bytes moved and operations, counted, at the best rates of one worker that is alone",
         "ddp: every worker draws all samples and computes the whole divergence, so that the objective is the same; "
-        f"{given.repeats} timed steps each",
+        f"{rows[0]['runs']} timed steps each",
     ]
     if given.bfloat16:
         notes.append("sharded workers store heads and second moments in bfloat16, ddp float32")
@@ -121,7 +121,8 @@ def _rows(given: argparse.Namespace, scaling: str, told: Progress) -> list[dict[
         for group in groups.values():
             group.ready()
         runs = {name: group.step for name, group in groups.items()}
-        times = alternate(runs, given.repeats, warm_up=2, told=lambda text: told(f"{scaling} scaling, {text}"))
+        rounds = -(-given.repeats // STEPS_A_TURN)
+        times = alternate(runs, rounds, STEPS_A_TURN, 2, lambda text: told(f"{scaling} scaling, {text}"))
         return [
             {
                 "name": name,

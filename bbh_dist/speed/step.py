@@ -17,7 +17,7 @@ from bbh_dist.speed.machine import machine
 from bbh_dist.speed.processes import Processes
 from bbh_dist.speed.progress import Progress
 from bbh_dist.speed.report import TIMES, column, number, size
-from bbh_dist.speed.timing import Turns, alternate, milliseconds, ratio, summary
+from bbh_dist.speed.timing import STEPS_A_TURN, Turns, alternate, milliseconds, ratio, summary
 from bbh_dist.speed.worker import Sharded
 from bbh_dist.training import Trainer
 
@@ -31,7 +31,6 @@ COLUMNS = [
     column("memory", "peak_memory", size),
 ]
 GROUP = "likelihood_samples"
-_TURN = 3
 _STEPS_FOR_MEMORY = 3
 
 
@@ -47,7 +46,7 @@ def measure(given: argparse.Namespace) -> dict[str, Any]:
     title = f"one training step, {given.network}, batch {given.batch_size}, {given.kl_samples} KL samples"
     notes = [
         "time: wall clock of Trainer.step, that is noise, weights, forward, divergence, backward, update; without "
-        f"loading data; {_TURN} steps a turn, contestants in turns; x MAP is the median of the ratios within rounds",
+        f"loading data; contestants in turns of {STEPS_A_TURN} steps; x MAP is the median of the ratios within rounds",
         f"memory: most that a process of its own has held after {_STEPS_FOR_MEMORY} steps, of which the interpreter, "
         f"torch and the data are {size(rows[0]['memory_before'])}; S: weight samples in the likelihood, "
         "where a method may have several",
@@ -106,7 +105,8 @@ def _rows(given: argparse.Namespace, likelihood_samples: int, threads: int, told
     contestants = {name: partial(milliseconds, run.step) for name, run in runs.items()}
     if given.network == "lenet":
         contestants[plain.NAME] = partial(milliseconds, plain.PlainMap(experiments.task(), given.batch_size).step)
-    times: dict[str, Turns] = alternate(contestants, -(-given.repeats // _TURN), _TURN, warm_up=3, told=told)
+    rounds = -(-given.repeats // STEPS_A_TURN)
+    times: dict[str, Turns] = alternate(contestants, rounds, STEPS_A_TURN, warm_up=3, told=told)
     runs.clear()
     contestants.clear()
     gc.collect()  # gigabytes, which the processes below need

@@ -8,6 +8,9 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
+STEPS_A_TURN = 3
+"""In training, too, steps follow one another: what they need is in caches by the second one."""
+
 Turns = list[list[float]]
 """Milliseconds of every run, by round."""
 

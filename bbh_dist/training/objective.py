@@ -76,9 +76,10 @@ def objective(
     sample axis first: what is reported are means over them, what is differentiated is the sum of their losses, so that
     the gradient of each is its own.
     """
+    method.prefetch(drawn, samples)
+    kl = method.divergence(drawn)
     outputs = (method.each if method.independent else method)(inputs, drawn, samples, first)
     nll_sum = negative_log_likelihood(likelihood.log_prob(outputs, labels), config.likelihood).sum() / samples.groups
-    kl = method.divergence(drawn)
     loss = nll_sum / batch + kl * (kl_weight / examples)
     return Loss(loss * samples.count if method.independent else loss, nll_sum.detach(), kl.detach())
 

@@ -49,8 +49,13 @@ class Gradients:
         """
         loss.backward()
         used = {name: Call(head) for name, head in self.heads.items() if Call.is_used(head)}
-        self._backward_to_trunks(used, [of_features(name, call) for name, call in used.items()])
-        self._sum_partial_gradients()
+        of_calls = [of_features(name, call) for name, call in used.items()]
+        whole = [gradient for gradient in of_calls if gradient is not None]
+        # Partial gradients are whole by now: where there are heads to be swept, trunks are not among them.
+        partial = [parameter.grad for parameter in self.method.partial_parameters() if parameter.grad is not None]
+        self.shards.group.sum_together({"feature_gradients": whole, "gradients": partial})
+        if used:
+            torch.autograd.backward([call.features for call in used.values()], whole)
         return used
 
     def squared_norm(self, used: dict[str, "Call"]) -> Tensor:
@@ -66,16 +71,6 @@ class Gradients:
                 (of_shards if id(tensor) in biases else complete).append(tensor.grad.double().square().sum())
         total = sum(complete, torch.zeros((), dtype=torch.float64, device=next(iter(self.dense.values())).device))
         return total + self.shards.group.sum(sum(of_shards, torch.zeros_like(total)), "norm")
-
-    def _backward_to_trunks(self, used: dict[str, "Call"], gradients: list[Tensor | None]) -> None:
-        if used:
-            whole = [gradient for gradient in gradients if gradient is not None]
-            self.shards.group.sum_together(whole, "feature_gradients")
-            torch.autograd.backward([call.features for call in used.values()], whole)
-
-    def _sum_partial_gradients(self) -> None:
-        gradients = [parameter.grad for parameter in self.method.partial_parameters() if parameter.grad is not None]
-        self.shards.group.sum_together(gradients, "gradients")
 
 
 class Update(Gradients):

@@ -1,7 +1,7 @@
 """What Bayes by Hypernet hands to the divergences, which have tests of their own."""
 
 import math
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 import torch
@@ -12,16 +12,18 @@ from bbh_dist.divergences import gaussian_moment_kl, knn_kl, knn_marginal_kl, se
 from bbh_dist.methods import BayesByHypernet
 from bbh_dist.networks import build_network
 from bbh_dist.noise import Noise, keyed_generator
+from bbh_dist.sharding import ALONE, Group, SampleShare, Shards
+from bbh_dist.training import objective
 
 NETWORK = build_network("mlp:5", (7,), 3)
 NOISE = Noise(seed=2, purpose="train", step=1, samples=range(6), dtype=torch.float64)
 PRIOR = 1.7
 
 
-def built(**settings: Any) -> BayesByHypernet:
+def built(shards: Shards = ALONE, **settings: Any) -> BayesByHypernet:
     generator = {"kind": "layerwise", "hidden": (4, 6), "noise_dim": 3}
     config = BbhMethod.model_validate({"name": "bbh", "prior_stddev": PRIOR, "generator": generator, **settings})
-    return BayesByHypernet(config, NETWORK, keyed_generator("initial", 0)).double()
+    return BayesByHypernet(config, NETWORK, keyed_generator("initial", 0), shards).double()
 
 
 def first(parts: list[Tensor], count: int) -> list[Tensor]:
@@ -157,3 +159,45 @@ def test_fewer_drawn_samples_than_kl_samples_are_all_used() -> None:
     few = built(kl_samples=6)
     assert method.config.semi_implicit.inner_samples is None
     torch.testing.assert_close(method.divergence(drawn), few.divergence(few.draw(NOISE)), rtol=0, atol=0)
+
+
+class OneOfTwo(Group):
+    """A worker that hears zeros from the other one; `events` has what it does, in order."""
+
+    events: ClassVar[list[str]] = []
+
+    def _add_up(self, tensor: Tensor) -> None:
+        self.events.append("sum")
+
+    def _swap(self, received: Tensor, sent: Tensor, incoming: list[int], outgoing: list[int]) -> Any:
+        self.events.append("sent")
+        received.zero_()
+        return self
+
+    def wait(self) -> None:
+        self.events.append("received")
+
+
+@pytest.mark.parametrize("divergence", ["semi_implicit", "knn", "knn_marginal", "gaussian"])
+def test_weights_and_their_gradients_travel_while_the_divergence_is_computed(divergence: str) -> None:
+    """The divergence is seen forwards by its sum over workers, backwards by what it kept for that."""
+    method = built(Shards(OneOfTwo(0, 2)), divergence=divergence)
+    of_method, events = method.divergence, OneOfTwo.events
+
+    def seen(drawn: Any) -> Tensor:
+        with torch.autograd.graph.saved_tensors_hooks(
+            lambda tensor: tensor, lambda tensor: events.append("kept") or tensor
+        ):
+            return of_method(drawn)
+
+    method.divergence = seen  # type: ignore[method-assign]
+    events.clear()
+    inputs, labels = torch.randn(4, 7, dtype=torch.float64), torch.tensor([0, 1, 2, 0])
+    drawn, share = method.draw(NOISE), SampleShare(2, 2, 0)
+    loss = objective(method, method.config, inputs, labels, drawn, share, batch=4, examples=4, kl_weight=1.0)
+    assert events == ["sent", "sum", "received"]
+    events.clear()
+    loss.part.backward()
+    assert events[0] == "sent"
+    assert events[-1] == "received"
+    assert set(events[1:-1]) == {"kept"}

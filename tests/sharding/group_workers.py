@@ -96,14 +96,14 @@ def an_exchange(workers: Workers) -> None:
     group = workers.all
     outgoing = [torch.full((to + 1,), float(workers.rank)) for to in range(workers.size)]
     incoming = [workers.rank + 1] * workers.size
-    received = group.exchange(outgoing, incoming, "numbers")
+    received = group.exchange(outgoing, incoming, "numbers").wait()
     assert [tensor.tolist() for tensor in received] == [
         [float(sender)] * (workers.rank + 1) for sender in range(workers.size)
     ]
     others = sum(to + 1 for to in range(workers.size) if to != workers.rank)
     assert workers.traffic == {"numbers": 4 * others}
     halves = [torch.ones(2, 3, dtype=torch.bfloat16) for _ in range(workers.size)]
-    group.exchange(halves, [6] * workers.size, "halves")
+    group.exchange(halves, [6] * workers.size, "halves").wait()
     assert workers.traffic["halves"] == 12 * (workers.size - 1)
 
 
@@ -114,16 +114,17 @@ def a_sum(workers: Workers) -> None:
     assert one.tolist() == [2.0 * workers.size] * 6
     assert workers.traffic["one"] == 2 * (workers.size - 1) * 48 // workers.size
     tensors = [torch.ones(3, 2), torch.arange(6.0).view(2, 3).mT, torch.tensor(5.0), torch.empty(0)]
-    workers.all.sum_together(tensors, "together")
+    workers.all.sum_together({"some": tensors[:2], "others": tensors[2:]})
     expected = [torch.ones(3, 2), torch.arange(6.0).view(2, 3).mT, torch.tensor(5.0), torch.empty(0)]
     for tensor, before in zip(tensors, expected, strict=True):
         assert torch.equal(tensor, before * workers.size)
-    assert workers.traffic["together"] == 2 * (workers.size - 1) * 52 // workers.size
-    workers.all.sum_together([], "nothing")
+    assert workers.traffic["some"] == 2 * (workers.size - 1) * 48 // workers.size
+    assert workers.traffic["others"] == 2 * (workers.size - 1) * 4 // workers.size
+    workers.all.sum_together({"nothing": []})
     lone = torch.arange(6.0).view(2, 3).mT
-    workers.all.sum_together([lone], "lone")
+    workers.all.sum_together({"nothing": [], "lone": [lone]})
     assert torch.equal(lone, torch.arange(6.0).view(2, 3).mT * workers.size)
-    assert set(workers.traffic) == {"one", "together", "lone"}
+    assert set(workers.traffic) == {"one", "some", "others", "lone"}
 
 
 def rows_become_a_distributed_tensor(workers: Workers) -> None:

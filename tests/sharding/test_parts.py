@@ -70,7 +70,7 @@ def test_alone_every_operation_is_empty() -> None:
     assert ALONE.part(7) == range(7)
     alone = Workers()
     assert alone.sum(rows[0]) is rows[0]
-    assert alone.all.exchange([rows[0]], [12], "x")[0].tolist() == rows[0].flatten().tolist()
+    assert alone.all.exchange([rows[0]], [12], "x").wait()[0].tolist() == rows[0].flatten().tolist()
     alone.wait()
     assert alone.is_first
     assert alone.sharded(rows[0], 4) is rows[0]
