@@ -30,6 +30,9 @@ def fixed_method() -> Method:
     """A method whose logits and divergence are the constants above."""
 
     class Fixed(SimpleNamespace):
+        def prefetch(self, drawn: None, samples: SampleShare) -> None:
+            pass
+
         def __call__(self, inputs: Tensor, drawn: None, samples: SampleShare, first: int) -> Tensor:
             return LOGITS[list(samples.own)][:, inputs]
 
