@@ -1,5 +1,6 @@
 """What a training step costs a worker, what machines can do, and how long the one takes on the other."""
 
+from bbh_dist.costs.gpu import measure_gpu
 from bbh_dist.costs.machine import Machine, lower_bound_seconds, measure_machine
 from bbh_dist.costs.prediction import predicted_seconds
 from bbh_dist.costs.step import StepCosts, step_costs
@@ -11,6 +12,7 @@ __all__ = [
     "StepCosts",
     "Trace",
     "lower_bound_seconds",
+    "measure_gpu",
     "measure_machine",
     "predicted_seconds",
     "step_costs",

@@ -141,7 +141,8 @@ def _run(function: str, layer: _Layer, weight_DF: Tensor, partial: Tensor | None
     """Call the kernel for every task, on as many threads as torch has, each taking the next task that is left."""
     kernel = getattr(library(), function)
     rows, tasks = _task_rows(weight_DF), deque(range(_tasks(weight_DF)))
-    first_sum, sum_bytes = (0, 0) if partial is None else (partial.data_ptr(), partial[0].nbytes)
+    first_sum = 0 if partial is None else partial.data_ptr()
+    sum_bytes = 0 if partial is None else partial.stride(0) * partial.element_size()
 
     def work(_: int) -> None:
         while tasks:

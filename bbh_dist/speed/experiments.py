@@ -38,7 +38,7 @@ def batch(trainer: Trainer, number: int) -> Tensor:
     """Indices (B,) of a step's global batch; (S, B), other examples for each, where weight samples are independent."""
     size, examples = trainer.experiment.batch_size, len(trainer.task.train)
     samples = trainer.experiment.method.likelihood_samples if trainer.method.independent else 1
-    indices = torch.arange(number * samples * size, (number + 1) * samples * size) % examples
+    indices = torch.arange(number * samples * size, (number + 1) * samples * size, device=trainer.device) % examples
     return indices.view(samples, size) if trainer.method.independent else indices
 
 
@@ -50,6 +50,7 @@ def experiment(
     batch_size: int = 100,
     bfloat16: bool = False,
     compile: bool = False,
+    gpu: bool = False,
     **method: Any,
 ) -> Experiment:
     """The experiment of a row's name: a method's with its defaults, or BbH's with one of its generators.
@@ -79,7 +80,7 @@ def experiment(
         "method": chosen,
         "optimizer": optimizer,
         "batch_size": batch_size,
-        "parallel": {"compile": compile},
+        "parallel": {"compile": compile, "use_gpu": gpu},
     }
     try:
         build_network(network, SHAPE, CLASSES)

@@ -8,7 +8,7 @@ from typing import Any
 from bbh_dist.provenance import cores, loopback, provenance
 
 
-def machine(threads: int) -> dict[str, Any]:
+def machine(threads: int, device: str = "cpu") -> dict[str, Any]:
     """Processor, cores, device, threads of torch, load before the measurement, and versions."""
     facts = provenance()
     versions = {name.removeprefix("version."): value for name, value in facts.items() if name.startswith("version.")}
@@ -16,7 +16,7 @@ def machine(threads: int) -> dict[str, Any]:
     return {
         "cpu": facts["machine.cpu"],
         "cores": cores(),
-        "device": "cpu",
+        "device": device,
         "threads": threads,
         "load_before": os.getloadavg()[0],
         "system": facts["machine.system"],

@@ -85,6 +85,7 @@ def _step(parser: argparse.ArgumentParser) -> None:
     help_ = f"rows to measure beside map (default: {','.join(CONTESTANTS[1:])})"
     add("--methods", default=",".join(CONTESTANTS[1:]), metavar="NAME,...", help=help_)
     add("--plain", action="store_true", help="also layer-wise without factored updates (4 GB)")
+    add("--gpu", action="store_true", help="on this machine's first CUDA GPU")
     add("--compile", action="store_true", help="steps as parallel.compile has them, which takes a minute for each row")
 
 

@@ -28,10 +28,10 @@ def show(result: Mapping[str, Any], columns: list[Column], group: str) -> None:
             table.add_row(*(text(row) for _, text in columns))
         table.add_section()
     console.print(table)
-    versions = machine["versions"]
+    versions, gpu = machine["versions"], "" if machine["device"] == "cpu" else f"{machine['device']}; "
     console.print(
-        f"{machine['cpu']}, {machine['cores']} cores, {machine['threads']} threads, load {machine['load_before']:.1f} "
-        f"before; torch {versions['torch']}, python {versions['python']}",
+        f"{gpu}{machine['cpu']}, {machine['cores']} cores, {machine['threads']} threads, "
+        f"load {machine['load_before']:.1f} before; torch {versions['torch']}, python {versions['python']}",
         soft_wrap=True,
     )
     for line in result["notes"]:

@@ -14,6 +14,7 @@ from bbh_dist.networks import build_network
 from bbh_dist.provenance import cores
 from bbh_dist.speed import experiments, figure, options
 from bbh_dist.speed.bounds import bound
+from bbh_dist.speed.device import Device
 from bbh_dist.speed.machine import free_memory, machine
 from bbh_dist.speed.processes import Processes
 from bbh_dist.speed.progress import Progress
@@ -142,7 +143,7 @@ def _rows(given: argparse.Namespace, scaling: str, told: Progress) -> list[dict[
 
 def _bound(chosen: tuple[str, int, Experiment], median_ms: float) -> dict[str, float]:
     kind, workers, experiment = chosen
-    return bound(experiment, median_ms, 1, workers) if kind == "sharded" else {}
+    return bound(experiment, median_ms, Device(1), workers) if kind == "sharded" else {}
 
 
 def _changed(experiment: Experiment, changes: dict[str, Any]) -> Experiment:

@@ -1,7 +1,6 @@
 """Time and memory of a training step: every method beside MAP on the same network and batch."""
 
 import argparse
-import gc
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -13,11 +12,12 @@ from bbh_dist.factored import backend
 from bbh_dist.provenance import cores
 from bbh_dist.speed import experiments, figure, options, plain
 from bbh_dist.speed.bounds import bound
+from bbh_dist.speed.device import STEPS_BEFORE_WAITING, Device
 from bbh_dist.speed.machine import machine
 from bbh_dist.speed.processes import Processes
 from bbh_dist.speed.progress import Progress
 from bbh_dist.speed.report import TIMES, column, number, size
-from bbh_dist.speed.timing import STEPS_A_TURN, Turns, alternate, milliseconds, ratio, summary
+from bbh_dist.speed.timing import STEPS_A_TURN, Turns, alternate, ratio, summary
 from bbh_dist.speed.worker import Sharded
 from bbh_dist.training import Trainer
 
@@ -38,11 +38,13 @@ def measure(given: argparse.Namespace) -> dict[str, Any]:
     """The measurement as JSON has it, with a title and notes."""
     threads = given.threads or cores()
     torch.set_num_threads(threads)
-    facts = machine(threads)
+    device = Device(threads, given.gpu)
+    device.check()
+    facts = machine(threads, device.name)
     rows: list[dict[str, Any]] = []
     with Progress() as told:
         for likelihood_samples in given.likelihood_samples:
-            rows += _rows(given, likelihood_samples, threads, told)
+            rows += _rows(given, likelihood_samples, device, told)
     title = f"one training step, {given.network}, batch {given.batch_size}, {given.kl_samples} KL samples"
     notes = [
         "time: wall clock of Trainer.step, that is noise, weights, forward, divergence, backward, update; without "
@@ -53,8 +55,13 @@ def measure(given: argparse.Namespace) -> dict[str, Any]:
         "x bound: the larger of bytes moved and operations, counted, at this machine's own best rates",
         "x plain MAP: LeNet with Adam as one writes it in plain torch, in turns with the others; "
         "peers' multiples are of such a step" + "".join(_plain_times(row) for row in rows if row["name"] == "map"),
-        f"layer-wise: RMSProp, as in the paper, the others Adam; updated by {backend()}",
+        f"layer-wise: RMSProp, as in the paper, the others Adam; updated by {backend(device.torch)}",
     ]
+    if given.gpu:
+        notes.append(
+            f"on the GPU: each time is the mean of {STEPS_BEFORE_WAITING} steps until the host waits for the last one; "
+            "memory: of tensors there"
+        )
     if given.compile:
         notes.append("compiled by torch.compile, all but plain MAP")
     return {
@@ -83,7 +90,7 @@ def draw(rows: list[dict[str, Any]], path: Path) -> None:
     figure.draw(path, [times], height=0.9 + 0.35 * len(rows))
 
 
-def _rows(given: argparse.Namespace, likelihood_samples: int, threads: int, told: Progress) -> list[dict[str, Any]]:
+def _rows(given: argparse.Namespace, likelihood_samples: int, device: Device, told: Progress) -> list[dict[str, Any]]:
     names = [*given.methods, *([experiments.LAYERWISE_PLAIN] if given.plain else [])]
     chosen = {
         name: experiments.experiment(
@@ -95,21 +102,23 @@ def _rows(given: argparse.Namespace, likelihood_samples: int, threads: int, told
             likelihood_samples=likelihood_samples,
             divergence=given.divergence,
             compile=given.compile,
+            gpu=given.gpu,
         )
         for name in names
     }
     runs = {}
     for name, experiment in chosen.items():
         told(f"{likelihood_samples} likelihood samples, building {name}")
-        runs[name] = Sharded(Trainer(experiment, experiments.task()))
-    contestants = {name: partial(milliseconds, run.step) for name, run in runs.items()}
+        runs[name] = Sharded(Trainer(experiment, experiments.task(), device=device.torch))
+    contestants = {name: partial(device.milliseconds, run.step) for name, run in runs.items()}
     if given.network == "lenet":
-        contestants[plain.NAME] = partial(milliseconds, plain.PlainMap(experiments.task(), given.batch_size).step)
+        of_torch = plain.PlainMap(experiments.task(), given.batch_size, device.torch)
+        contestants[plain.NAME] = partial(device.milliseconds, of_torch.step)
     rounds = -(-given.repeats // STEPS_A_TURN)
     times: dict[str, Turns] = alternate(contestants, rounds, STEPS_A_TURN, warm_up=3, told=told)
     runs.clear()
     contestants.clear()
-    gc.collect()  # gigabytes, which the processes below need
+    device.free()  # of gigabytes, which the processes below need
     told(f"{likelihood_samples} likelihood samples, memory of each in a process of its own")
     with ThreadPoolExecutor(2) as pool:
         memory = dict(zip(chosen, pool.map(_memory, chosen.values()), strict=True))
@@ -122,7 +131,7 @@ def _rows(given: argparse.Namespace, likelihood_samples: int, threads: int, told
             "ratio": ratio(times[name], times["map"]),
             "plain_ratio": ratio(times[name], times[plain.NAME]) if plain.NAME in times else None,
             "plain": summary(times[plain.NAME]) if plain.NAME in times else None,
-            **bound(experiment, summary(times[name])["median"], threads),
+            **bound(experiment, summary(times[name])["median"], device),
             **memory[name],
         }
         for name, experiment in chosen.items()

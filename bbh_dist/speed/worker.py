@@ -15,7 +15,7 @@ import torch.distributed as dist
 from bbh_dist.config import Experiment
 from bbh_dist.speed import experiments
 from bbh_dist.speed.ddp import DataParallel
-from bbh_dist.speed.machine import peak_memory
+from bbh_dist.speed.device import Device
 from bbh_dist.speed.timing import milliseconds
 from bbh_dist.tasks import data_directory, load_task
 from bbh_dist.training import Trainer, Workers
@@ -71,12 +71,13 @@ def main() -> None:
 
     question = json.loads(sys.stdin.readline())
     torch.set_num_threads(question["threads"])
-    workers, before = joined(question), peak_memory()
     experiment = Experiment.model_validate_json(question["experiment"])
+    device = Device(question["threads"], experiment.parallel.use_gpu)
+    workers, before = joined(question), device.peak_memory()
     if question["kind"] == "loop":
         replies = _trainings(Loop(experiment, workers))
     else:
-        replies = _steps(built(question["kind"], experiment, workers), workers)
+        replies = _steps(built(question["kind"], experiment, workers, device), workers, device)
     workers.wait()
     answer(before=before)
     for line in sys.stdin:
@@ -85,10 +86,10 @@ def main() -> None:
         dist.destroy_process_group()
 
 
-def _steps(run: "Run", workers: Workers) -> Replies:
+def _steps(run: "Run", workers: Workers, device: Device) -> Replies:
     def reply(question: dict[str, Any]) -> dict[str, Any]:
         if question["do"] == "peak":
-            return {"peak": peak_memory()}
+            return {"peak": device.peak_memory()}
         sent = dict(run.traffic)
         workers.wait()
         ms = milliseconds(run.step)
@@ -113,10 +114,12 @@ def joined(question: dict[str, Any]) -> Workers:
     return Workers.of_process_group(question["size"] if question["kind"] == "sharded" else 1)
 
 
-def built(kind: str, experiment: Experiment, workers: Workers) -> Run:
+def built(kind: str, experiment: Experiment, workers: Workers, device: Device) -> Run:
     """This worker's part of a run."""
     task = experiments.task()
-    return Sharded(Trainer(experiment, task, workers)) if kind == "sharded" else DataParallel(experiment, task, workers)
+    if kind == "sharded":
+        return Sharded(Trainer(experiment, task, workers, device.torch))
+    return DataParallel(experiment, task, workers)
 
 
 if __name__ == "__main__":

@@ -20,7 +20,7 @@ OPTIMIZERS = {
     "adam": lambda tensors: torch.optim.Adam(tensors, lr=1e-2),
     "sgd": lambda tensors: torch.optim.SGD(tensors, lr=1e-2, momentum=0.9),
 }
-ROWS, COLUMNS, SAMPLES = [1, 3, 4, 37, 101], [1, 7, 16, 100, 512], [1, 2, 5, 64]
+ROWS, COLUMNS, SAMPLES = [0, 1, 3, 4, 37, 101], [1, 7, 16, 100, 512], [1, 2, 5, 64]
 
 
 @pytest.fixture(params=WAYS)

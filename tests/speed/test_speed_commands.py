@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from bbh_dist.command_line import run
 from bbh_dist.config import BbbMethod, DropoutMethod
@@ -19,6 +20,7 @@ from bbh_dist.speed import bounds, experiments, options, shard, step
 from bbh_dist.speed.__main__ import main, parser
 
 SMALL = ("--hidden", "4")
+WITHOUT_GPU = pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")
 
 
 @pytest.fixture(autouse=True)
@@ -47,7 +49,7 @@ MACHINE = Machine("cpu", bandwidth=1e10, matmul_flops=1e11, conv_flops=((1, 1e11
 
 
 def test_step(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(bounds, "_machine", lambda threads: MACHINE)
+    monkeypatch.setattr(bounds, "_machine", lambda device: MACHINE)
     monkeypatch.setattr(step, "_memory", lambda experiment: {"peak_memory": 2, "memory_before": 1})
     check_step(measured("step", *STEP, "--network", "mlp:3"))
 
@@ -161,6 +163,7 @@ def _children(pid: int) -> list[int]:
         ("step --network lenot", "lenot"),
         ("step --methods bbb,bab", "--methods: must be of map, dropout, bbb"),
         ("step --kl-samples 1", "--kl-samples: must be from 2"),
+        pytest.param("step --gpu", "--gpu: torch finds no CUDA GPU on this machine", marks=WITHOUT_GPU),
         ("shard --workers 2", "--workers: must begin with 1"),
         ("shard --bfloat16 --generator single", "--bfloat16: is for the layer-wise generator"),
         ("predict --json no/where.json", "--json: cannot be written"),
