@@ -7,10 +7,11 @@ from dataclasses import dataclass
 
 import torch
 
-from bbh_dist.costs import measurements
+from bbh_dist.costs import measurements, probes
 from bbh_dist.costs.step import StepCosts
 
 _CHANNELS = (1, 3, 24, 96)
+_MATRICES = (64, 128, 256, 1024)
 _SIZES_BYTES = (1 << 18, 1 << 21, 1 << 24, 1 << 26)
 
 
@@ -22,6 +23,7 @@ class Machine:
     bandwidth: float
     """Bytes to and from memory beyond any cache."""
     matmul_flops: float
+    """Of large matrix products."""
     conv_flops: tuple[tuple[int, float], ...]
     """Input channels, and throughput of convolutions that have them: with few there is little to reuse."""
     operation_seconds: float
@@ -34,18 +36,22 @@ class Machine:
     """Bytes that a worker sends to others."""
     cached: tuple[tuple[int, float], ...] = ()
     """Bytes that an operation touches, and throughput of those of this size, allocation of the result included."""
+    matmul_rates: tuple[tuple[int, float], ...] = ()
+    """Operations of a matrix product, and throughput of those of this size; none: always the best one."""
     memory_bytes: int = 0
     overhead_bytes: int = 0
-    """Memory that a worker takes before it has any tensor."""
+    """Memory that a worker takes beside its tensors."""
 
     def bytes_per_second(self, touched_bytes: int) -> float:
         """Throughput of an operation that touches so many bytes."""
         beyond = not self.cached or touched_bytes > self.cached[-1][0]
         return self.bandwidth if beyond else _interpolated(self.cached, touched_bytes)
 
-    def flops_per_second(self, kind: str, channels: int) -> float:
-        """Throughput of a kind of operation."""
-        return _interpolated(self.conv_flops, channels) if kind == "convolution" else self.matmul_flops
+    def flops_per_second(self, kind: str, channels: int, flops: int) -> float:
+        """Throughput of an operation of a kind; `flops` are its own."""
+        if kind == "convolution":
+            return _interpolated(self.conv_flops, channels)
+        return _interpolated(self.matmul_rates, flops) if self.matmul_rates else self.matmul_flops
 
 
 def lower_bound_seconds(costs: StepCosts, machine: Machine) -> float:
@@ -59,13 +65,15 @@ def measure_machine(threads: int) -> Machine:
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
     try:
-        overhead_bytes = measurements.resident_bytes()
+        overhead_bytes = probes.overhead_bytes()  # first: it is what is resident, and what follows leaves some more
+        matmul_rates = tuple((2 * size**3, measurements.matmul_flops(size)) for size in _MATRICES)
         return Machine(
             name="cpu",
             bandwidth=measurements.bandwidth(),
-            matmul_flops=measurements.matmul_flops(),
+            matmul_flops=max(rate for _, rate in matmul_rates),
+            matmul_rates=matmul_rates,
             conv_flops=tuple((channels, measurements.conv_flops(channels)) for channels in _CHANNELS),
-            operation_seconds=measurements.operation_seconds(),
+            operation_seconds=probes.operation_seconds(),
             random_numbers=measurements.random_numbers(),
             pooled_numbers=measurements.pooled_numbers(),
             link_bandwidth=measurements.link_bandwidth(),

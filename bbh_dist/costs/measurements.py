@@ -1,6 +1,5 @@
 """Short measurements of this machine. They leave torch's own random numbers alone."""
 
-import os
 import socket
 import statistics
 import threading
@@ -20,32 +19,18 @@ _CACHES = Path("/sys/devices/system/cpu/cpu0/cache")
 _UNITS = {"K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
 _FEWEST_REPEATS = 3
 _PATIENCE_SECONDS = 0.1
+_ROUND_BYTES = 1 << 25
 
 
-def resident_bytes() -> int:
-    """Memory of this process once torch has what it makes at its first step; 0 where the system does not say."""
-    from bbh_dist.config import Optimizer
-    from bbh_dist.training.optimizers import DenseOptimizer  # the memory of what it imports is asked for too
-
-    parameter = torch.nn.Parameter(torch.ones(8))
-    _convolve(1, images=4)
-    (parameter @ parameter).backward()
-    DenseOptimizer(Optimizer(), {"parameter": parameter}).step()
-    try:
-        return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
-    except OSError:
-        return 0
-
-
-def _seconds(work: Callable[[], object]) -> float:
-    """Shortest time of a call, because other processes only ever add to it; the first one is not counted."""
+def median_seconds(work: Callable[[], object]) -> float:
+    """Median time of a call, as in a step; the first one is not counted."""
     work()
     times: list[float] = []
     while len(times) < _FEWEST_REPEATS or sum(times) < _PATIENCE_SECONDS:
         started = time.perf_counter()
         work()
         times.append(time.perf_counter() - started)
-    return min(times)
+    return statistics.median(times)
 
 
 def bandwidth() -> float:
@@ -72,62 +57,46 @@ def _cache_sizes() -> list[int]:
 
 
 def cached_bandwidth(size_bytes: int) -> float:
-    """Of a sum of two arrays of a size, which makes a third."""
-    a, b = (torch.ones(size_bytes // 4) for _ in range(2))
-    calls = max(1, (1 << 23) // size_bytes)
-    return 3 * size_bytes * calls / _seconds(lambda: [a + b for _ in range(calls)])
+    """Of a sum of two arrays of a size, which makes a third, other ones each time: a step comes back to few at once."""
+    calls = max(1, _ROUND_BYTES // size_bytes)
+    pairs = [[torch.ones(size_bytes // 4) for _ in range(2)] for _ in range(calls)]
+    return 3 * size_bytes * calls / median_seconds(lambda: [a + b for a, b in pairs])
 
 
-def matmul_flops() -> float:
-    """Of a large matrix product."""
-    size = 1024
+def matmul_flops(size: int) -> float:
+    """Of a product of square matrices."""
     a, b = (torch.ones(size, size) for _ in range(2))
-    return 2 * size**3 / _seconds(lambda: linear(a, b))
+    return 2 * size**3 / median_seconds(lambda: linear(a, b))
 
 
 def conv_flops(channels: int) -> float:
     """Of a convolution of so many channels, forward and backward."""
     with Trace() as trace:
         _convolve(channels)
-    return trace.flops / _seconds(lambda: _convolve(channels))
+    return trace.flops / median_seconds(lambda: _convolve(channels))
 
 
-def _convolve(channels: int, images: int = 100) -> None:
+def _convolve(channels: int) -> None:
     """A 5 x 5 convolution, forward and backward; few channels are taken for inputs, which need no gradient."""
     is_input = channels <= 3
     side = 28 if is_input else 14
-    x = torch.ones(images, channels, side, side, requires_grad=not is_input)
+    x = torch.ones(100, channels, side, side, requires_grad=not is_input)
     # 24 filters are one and a half vectors: most networks' numbers do not suit the processor exactly.
     kernel = torch.ones(24, channels, 5, 5, requires_grad=True)
     F.conv2d(x.contiguous(memory_format=torch.channels_last), kernel).sum().backward()
 
 
-def operation_seconds() -> float:
-    """Per operation that a trace would count, backward pass included."""
-    x, y = (torch.ones(8, requires_grad=True) for _ in range(2))
-
-    def work() -> None:
-        z = x
-        for _ in range(50):
-            z = F.leaky_relu(z[None] + y, 0.1)[0] * 0.5
-        z.sum().backward()
-
-    with Trace() as trace:
-        work()
-    return _seconds(work) / len(trace.operations)
-
-
 def random_numbers() -> float:
     """Normal numbers per second."""
     numbers, generator = torch.empty(1 << 20), torch.Generator()
-    return numbers.numel() / _seconds(lambda: numbers.normal_(generator=generator))
+    return numbers.numel() / median_seconds(lambda: numbers.normal_(generator=generator))
 
 
 def pooled_numbers() -> float:
     """Numbers per second of which the greatest of every four is taken."""
     # Of random numbers: where the greatest always stands in one place, processors guess it.
     images = torch.rand(100, 16, 24, 24, generator=torch.Generator())
-    return images.numel() / _seconds(lambda: F.max_pool2d(images, 2))
+    return images.numel() / median_seconds(lambda: F.max_pool2d(images, 2))
 
 
 def link_bandwidth() -> float:

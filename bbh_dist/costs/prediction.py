@@ -19,8 +19,9 @@ def _operation_seconds(operation: Operation, costs: StepCosts, machine: Machine)
     touched = operation.touched_bytes // calls
     seconds = touched / machine.bytes_per_second(touched)
     if operation.flops:
-        rate = machine.flops_per_second(operation.kind, operation.channels) * 4 / costs.element_bytes
-        seconds = max(seconds, operation.flops / calls / rate)
+        flops = operation.flops // calls
+        rate = machine.flops_per_second(operation.kind, operation.channels, flops) * 4 / costs.element_bytes
+        seconds = max(seconds, flops / rate)
     rate = {"random": machine.random_numbers, "pooling": machine.pooled_numbers}.get(operation.kind, math.inf)
     seconds = max(seconds, touched / costs.element_bytes / rate)
     return calls * (seconds + machine.operation_seconds)

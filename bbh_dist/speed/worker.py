@@ -73,7 +73,7 @@ def main() -> None:
     torch.set_num_threads(question["threads"])
     experiment = Experiment.model_validate_json(question["experiment"])
     device = Device(question["threads"], experiment.parallel.use_gpu)
-    workers, before = joined(question), device.peak_memory()
+    workers, before = joined(question, experiment), device.peak_memory()
     if question["kind"] == "loop":
         replies = _trainings(Loop(experiment, workers))
     else:
@@ -106,12 +106,12 @@ def _trainings(loop: "Loop") -> Replies:
     return reply
 
 
-def joined(question: dict[str, Any]) -> Workers:
+def joined(question: dict[str, Any], experiment: Experiment) -> Workers:
     """The workers of a run, when all have come."""
     if question["size"] == 1:
         return Workers()
     dist.init_process_group("gloo", init_method=question["meet"], rank=question["rank"], world_size=question["size"])
-    return Workers.of_process_group(question["size"] if question["kind"] == "sharded" else 1)
+    return Workers.of_process_group(experiment.shards(question["size"]) if question["kind"] == "sharded" else 1)
 
 
 def built(kind: str, experiment: Experiment, workers: Workers, device: Device) -> Run:
