@@ -132,7 +132,7 @@ def _fit_line(row: dict[str, Any], batch_size: int) -> str:
 def _parser() -> Parser:
     result = Parser(
         "python -m bbh_dist.plan",
-        "Memory, traffic and time of a training step, predicted from shapes; no data is read, nothing run.",
+        "Memory, traffic and time of a training step, predicted from shapes; no data is read, the job is not run.",
         "python -m bbh_dist.plan --job jobs/wrn_plan.yaml --input 3x32x32 --classes 10 "
         "--device h100-sxm a100-80gb --workers 4",
     )

@@ -12,7 +12,7 @@ _CALLS, _REPEATS = 10, 5
 
 
 def measure_gpu() -> Machine:
-    """The GPU's throughputs. Takes a second and 2 GiB of its memory."""
+    """The GPU's throughputs. Takes some seconds and 3 GiB of its memory."""
     name, memory = torch.cuda.get_device_name(), torch.cuda.get_device_properties().total_memory
     return measured_machine(name, torch.device("cuda"), torch.cuda.synchronize, memory)
 

@@ -23,7 +23,7 @@ class Machine:
     bandwidth: float
     """Bytes to and from memory beyond any cache."""
     matmul_flops: float
-    """Of large matrix products."""
+    """Of large matrix products at their best."""
     conv_flops: tuple[tuple[int, float], ...]
     """Input channels, and throughput of convolutions that have them: with few there is little to reuse."""
     operation_seconds: float
@@ -34,8 +34,9 @@ class Machine:
     """Numbers of which the greatest of every four is taken."""
     link_bandwidth: float = math.inf
     """Bytes that a worker sends to others."""
-    cached: tuple[tuple[int, float], ...] = ()
-    """Bytes that an operation touches, and throughput of those of this size, allocation of the result included."""
+    byte_rates: tuple[tuple[int, float], ...] = ()
+    """Bytes that an operation touches, and throughput of those of this size, allocation of the result included; none,
+    and beyond the last: the bandwidth."""
     matmul_rates: tuple[tuple[int, float], ...] = ()
     """Operations of a matrix product, and throughput of those of this size; none: always the best one."""
     memory_bytes: int = 0
@@ -44,8 +45,8 @@ class Machine:
 
     def bytes_per_second(self, touched_bytes: int) -> float:
         """Throughput of an operation that touches so many bytes."""
-        beyond = not self.cached or touched_bytes > self.cached[-1][0]
-        return self.bandwidth if beyond else _interpolated(self.cached, touched_bytes)
+        beyond = not self.byte_rates or touched_bytes > self.byte_rates[-1][0]
+        return self.bandwidth if beyond else _interpolated(self.byte_rates, touched_bytes)
 
     def flops_per_second(self, kind: str, channels: int, flops: int) -> float:
         """Throughput of an operation of a kind; `flops` are its own."""
@@ -66,18 +67,17 @@ def measure_machine(threads: int) -> Machine:
     torch.set_num_threads(threads)
     try:
         overhead_bytes = probes.overhead_bytes()  # first: it is what is resident, and what follows leaves some more
-        matmul_rates = tuple((2 * size**3, measurements.matmul_flops(size)) for size in _MATRICES)
         return Machine(
             name="cpu",
             bandwidth=measurements.bandwidth(),
-            matmul_flops=max(rate for _, rate in matmul_rates),
-            matmul_rates=matmul_rates,
+            matmul_flops=measurements.matmul_flops(max(_MATRICES), min),
+            matmul_rates=tuple((2 * size**3, measurements.matmul_flops(size)) for size in _MATRICES),
             conv_flops=tuple((channels, measurements.conv_flops(channels)) for channels in _CHANNELS),
             operation_seconds=probes.operation_seconds(),
             random_numbers=measurements.random_numbers(),
             pooled_numbers=measurements.pooled_numbers(),
             link_bandwidth=measurements.link_bandwidth(),
-            cached=tuple((3 * size, measurements.cached_bandwidth(size)) for size in _SIZES_BYTES),
+            byte_rates=tuple((3 * size, measurements.sum_bandwidth(size)) for size in _SIZES_BYTES),
             memory_bytes=os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
             overhead_bytes=overhead_bytes,
         )

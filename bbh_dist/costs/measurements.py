@@ -1,11 +1,11 @@
 """Short measurements of this machine. They leave torch's own random numbers alone."""
 
 import socket
-import statistics
 import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
+from statistics import median, quantiles
 
 import torch
 import torch.nn.functional as F
@@ -22,15 +22,18 @@ _PATIENCE_SECONDS = 0.1
 _ROUND_BYTES = 1 << 25
 
 
-def median_seconds(work: Callable[[], object]) -> float:
-    """Median time of a call, as in a step; the first one is not counted."""
+def seconds(work: Callable[[], object]) -> list[float]:
+    """Times of some calls; the first one is not counted.
+
+    The median is what a call takes in a step, the least what it can take, as other processes only ever add to it.
+    """
     work()
     times: list[float] = []
     while len(times) < _FEWEST_REPEATS or sum(times) < _PATIENCE_SECONDS:
         started = time.perf_counter()
         work()
         times.append(time.perf_counter() - started)
-    return statistics.median(times)
+    return times
 
 
 def bandwidth() -> float:
@@ -47,7 +50,7 @@ def bandwidth() -> float:
         started = time.perf_counter()
         x.add_(y, alpha=0.5)
         times.append((time.perf_counter() - started) / x.nbytes)
-    return 3 / statistics.quantiles(times, n=4)[0]
+    return 3 / quantiles(times, n=4)[0]
 
 
 def _cache_sizes() -> list[int]:
@@ -56,24 +59,27 @@ def _cache_sizes() -> list[int]:
     return [int(text[:-1]) * _UNITS[text[-1]] for text in texts if text[:-1].isdigit() and text[-1] in _UNITS]
 
 
-def cached_bandwidth(size_bytes: int) -> float:
-    """Of a sum of two arrays of a size, which makes a third, other ones each time: a step comes back to few at once."""
+def sum_bandwidth(size_bytes: int) -> float:
+    """Of a sum of two arrays of a size, which makes a third.
+
+    Each time of other ones, as in a step: what it has made is seldom read before much else was.
+    """
     calls = max(1, _ROUND_BYTES // size_bytes)
     pairs = [[torch.ones(size_bytes // 4) for _ in range(2)] for _ in range(calls)]
-    return 3 * size_bytes * calls / median_seconds(lambda: [a + b for a, b in pairs])
+    return 3 * size_bytes * calls / median(seconds(lambda: [a + b for a, b in pairs]))
 
 
-def matmul_flops(size: int) -> float:
-    """Of a product of square matrices."""
+def matmul_flops(size: int, typical: Callable[[list[float]], float] = median) -> float:
+    """Of a product of square matrices; `typical` chooses among times."""
     a, b = (torch.ones(size, size) for _ in range(2))
-    return 2 * size**3 / median_seconds(lambda: linear(a, b))
+    return 2 * size**3 / typical(seconds(lambda: linear(a, b)))
 
 
 def conv_flops(channels: int) -> float:
     """Of a convolution of so many channels, forward and backward."""
     with Trace() as trace:
         _convolve(channels)
-    return trace.flops / median_seconds(lambda: _convolve(channels))
+    return trace.flops / median(seconds(lambda: _convolve(channels)))
 
 
 def _convolve(channels: int) -> None:
@@ -89,14 +95,14 @@ def _convolve(channels: int) -> None:
 def random_numbers() -> float:
     """Normal numbers per second."""
     numbers, generator = torch.empty(1 << 20), torch.Generator()
-    return numbers.numel() / median_seconds(lambda: numbers.normal_(generator=generator))
+    return numbers.numel() / median(seconds(lambda: numbers.normal_(generator=generator)))
 
 
 def pooled_numbers() -> float:
     """Numbers per second of which the greatest of every four is taken."""
     # Of random numbers: where the greatest always stands in one place, processors guess it.
     images = torch.rand(100, 16, 24, 24, generator=torch.Generator())
-    return images.numel() / median_seconds(lambda: F.max_pool2d(images, 2))
+    return images.numel() / median(seconds(lambda: F.max_pool2d(images, 2)))
 
 
 def link_bandwidth() -> float:

@@ -4,12 +4,13 @@ import itertools
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import torch
 
 from bbh_dist.config import Experiment
-from bbh_dist.costs.measurements import median_seconds
+from bbh_dist.costs.measurements import seconds
 from bbh_dist.costs.step import StepCosts, step_costs
 from bbh_dist.tasks import Categorical, Split, Task
 from bbh_dist.training import Trainer
@@ -56,4 +57,4 @@ def overhead_bytes() -> int:
 def operation_seconds() -> float:
     """Per operation that is counted, of a step with hardly any numbers: Python, autograd, and the call."""
     probe = Probe("mlp:2", {"kind": "sliced", "hidden": [4, 4]}, (2,), batch_size=4)
-    return median_seconds(probe.step) / sum(operation.calls for operation in probe.costs().operations)
+    return median(seconds(probe.step)) / sum(operation.calls for operation in probe.costs().operations)

@@ -14,7 +14,7 @@ from bbh_dist.sharding import SampleShare, Shards
 class Method(nn.Module, ABC):
     """An approximate posterior over the weights of a network.
 
-    `draw` gives samples of it, an opaque object that the other two take. Who else holds parts of a sample is handed to
+    `draw` gives samples of it, an opaque object that the others take. Who else holds parts of a sample is handed to
     it as `shards`. A gradient of the weights is summed there over all workers that used them, so gradients of
     parameters need no sum, but for those that `partial_parameters` names.
     Legend: S weight samples, B batch, C classes.

@@ -48,20 +48,14 @@ def measure(given: argparse.Namespace) -> dict[str, Any]:
     title = f"one training step, {given.network}, batch {given.batch_size}, {given.kl_samples} KL samples"
     notes = [
         "time: wall clock of Trainer.step, that is noise, weights, forward, divergence, backward, update; without "
-        f"loading data; contestants in turns of {STEPS_A_TURN} steps; x MAP is the median of the ratios within rounds",
-        f"memory: most that a process of its own has held after {_STEPS_FOR_MEMORY} steps, of which the interpreter, "
-        f"torch and the data are {size(rows[0]['memory_before'])}; S: weight samples in the likelihood, "
-        "where a method may have several",
+        f"loading data; contestants in turns of {_turn(given.gpu)}; x MAP is the median of the ratios within rounds",
+        f"memory: most that {_held(given.gpu, rows)} after {_STEPS_FOR_MEMORY} steps in a process of its own; "
+        "S: weight samples in the likelihood, where a method may have several",
         "x bound: the larger of bytes moved and operations, counted, at this machine's own best rates",
         "x plain MAP: LeNet with Adam as one writes it in plain torch, in turns with the others; "
         "peers' multiples are of such a step" + "".join(_plain_times(row) for row in rows if row["name"] == "map"),
         f"layer-wise: RMSProp, as in the paper, the others Adam; updated by {backend(device.torch)}",
     ]
-    if given.gpu:
-        notes.append(
-            f"on the GPU: each time is the mean of {STEPS_BEFORE_WAITING} steps until the host waits for the last one; "
-            "memory: of tensors there"
-        )
     if given.compile:
         notes.append("compiled by torch.compile, all but plain MAP")
     return {
@@ -112,8 +106,9 @@ def _rows(given: argparse.Namespace, likelihood_samples: int, device: Device, to
         runs[name] = Sharded(Trainer(experiment, experiments.task(), device=device.torch))
     contestants = {name: partial(device.milliseconds, run.step) for name, run in runs.items()}
     if given.network == "lenet":
-        of_torch = plain.PlainMap(experiments.task(), given.batch_size, device.torch)
-        contestants[plain.NAME] = partial(device.milliseconds, of_torch.step)
+        contestants[plain.NAME] = partial(
+            device.milliseconds, plain.PlainMap(experiments.task(), given.batch_size, device.torch).step
+        )
     rounds = -(-given.repeats // STEPS_A_TURN)
     times: dict[str, Turns] = alternate(contestants, rounds, STEPS_A_TURN, warm_up=3, told=told)
     runs.clear()
@@ -136,6 +131,18 @@ def _rows(given: argparse.Namespace, likelihood_samples: int, device: Device, to
         }
         for name, experiment in chosen.items()
     ]
+
+
+def _turn(gpu: bool) -> str:
+    if gpu:
+        return f"{STEPS_A_TURN} times {STEPS_BEFORE_WAITING} steps, the host waits for the last one of; times are means"
+    return f"{STEPS_A_TURN} steps"
+
+
+def _held(gpu: bool, rows: list[dict[str, Any]]) -> str:
+    if gpu:
+        return "tensors, those of the data too, have taken on the GPU"
+    return f"has been held, of which {size(rows[0]['memory_before'])} are the interpreter and torch,"
 
 
 def _plain_times(row: dict[str, Any]) -> str:

@@ -16,8 +16,9 @@ from bbh_dist.command_line import run
 from bbh_dist.config import BbbMethod, DropoutMethod
 from bbh_dist.config.methods import METHODS
 from bbh_dist.costs import Machine
-from bbh_dist.speed import bounds, experiments, options, shard, step
+from bbh_dist.speed import bounds, device, experiments, options, shard, step
 from bbh_dist.speed.__main__ import main, parser
+from bbh_dist.speed.device import Device
 
 SMALL = ("--hidden", "4")
 WITHOUT_GPU = pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")
@@ -59,6 +60,34 @@ def test_step_with_memory_of_processes_and_bounds_of_this_machine() -> None:
     rows = check_step(measured("step", *STEP, "--network", "mlp:3", "--plain", "--divergence", "knn"))
     assert "bbh-layerwise-plain" in rows
     assert all(row["memory_before"] > 50e6 for row in rows.values())
+
+
+@pytest.fixture
+def _a_gpu_that_is_a_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    gpu = {"is_available": True, "get_device_name": "some GPU", "synchronize": None, "empty_cache": None}
+    for name, value in gpu.items():
+        monkeypatch.setattr(torch.cuda, name, lambda value=value: value)
+    for module in (device, step):
+        monkeypatch.setattr(module, "STEPS_BEFORE_WAITING", 2)
+    monkeypatch.setattr(Device, "torch", torch.device("cpu"))
+
+
+@pytest.mark.usefixtures("_a_gpu_that_is_a_cpu")
+def test_step_on_a_gpu(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    seen: list[Any] = []
+    monkeypatch.setattr(bounds, "_machine", lambda place: seen.append(place) or MACHINE)
+    monkeypatch.setattr(
+        step, "_memory", lambda run: seen.append(run.parallel) or {"peak_memory": 2, "memory_before": 0}
+    )
+    result = measured("step", *STEP, "--network", "lenet", "--methods", "bbb", "--gpu")
+    assert result["machine"]["device"] == "some GPU"
+    assert [row["name"] for row in result["rows"]] == ["map", "bbb"]
+    assert {run.use_gpu for run in seen if not isinstance(run, Device)} == {True}
+    assert {place for place in seen if isinstance(place, Device)} == {Device(1, gpu=True)}
+    shown = "".join(capsys.readouterr().out.split())
+    assert "someGPU;" in shown
+    assert "3times2steps" in shown
+    assert "tensors,thoseofthedatatoo,havetakenontheGPU" in shown
 
 
 def check_step(result: dict[str, Any]) -> dict[str, Any]:
