@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from bbh_dist.config import Experiment
 from bbh_dist.speed import experiments
 from bbh_dist.speed.processes import Processes
 
@@ -25,7 +26,7 @@ def test_peak_memory_within_15_percent_and_bytes_on_the_wire_exactly(name: str, 
     command = [sys.executable, "-m", "bbh_dist.plan", "--job", str(job), "--json", str(found)]
     subprocess.run(command, check=True, capture_output=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
     planned = json.loads(found.read_text())
-    with Processes("sharded", type(experiments.experiment(name)).model_validate(settings), workers) as group:
+    with Processes("sharded", Experiment.model_validate(settings), workers) as group:
         group.ready()
         for _ in range(3):
             group.step()

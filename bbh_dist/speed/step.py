@@ -135,7 +135,7 @@ def _rows(given: argparse.Namespace, likelihood_samples: int, device: Device, to
 
 def _turn(gpu: bool) -> str:
     if gpu:
-        return f"{STEPS_A_TURN} times {STEPS_BEFORE_WAITING} steps, the host waits for the last one of; times are means"
+        return f"{STEPS_A_TURN} times {STEPS_BEFORE_WAITING} steps, after which the host waits; a time is their mean"
     return f"{STEPS_A_TURN} steps"
 
 
