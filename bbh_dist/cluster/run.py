@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from ray import tune
 from ray.tune.experiment import Trial
-from ray.tune.schedulers import AsyncHyperBandScheduler, FIFOScheduler, TrialScheduler
+from ray.tune.schedulers import AsyncHyperBandScheduler, FIFOScheduler
 from ray.tune.search import Searcher
 
 from bbh_dist.cluster.jobs import Job, JobSource, Observer, Outcome, remove_checkpoints
@@ -70,8 +70,10 @@ class _Running:
 class _Bridge:
     """Keeps the jobs that run and passes on what becomes of them."""
 
-    def __init__(self, source: JobSource, observers: Sequence[Observer], data: str, folder: Path) -> None:
-        self.source, self.observers, self.data, self.folder = source, observers, data, folder
+    def __init__(
+        self, source: JobSource, observers: Sequence[Observer], rungs: Sequence[int], data: str, folder: Path
+    ) -> None:
+        self.source, self.observers, self.rungs, self.data, self.folder = source, observers, rungs, data, folder
         self.running: dict[str, _Running] = {}
         self.over: list[Path] = []
         """Folders of runs that will not go on."""
@@ -90,6 +92,7 @@ class _Bridge:
             "experiment": job.experiment.model_dump_json(),
             "final": job.final,
             "keeps_checkpoints": job.keeps_checkpoints,
+            "rungs": self.rungs,
             "data": self.data,
             "folder": str(self.run_folder(job)),
         }
@@ -126,7 +129,7 @@ def run_jobs(
     *,
     parallel: Parallel,
     concurrent: int,
-    scheduler: TrialScheduler | None,
+    scheduler: "Asha | None",
     observers: Sequence[Observer],
     data: str,
     folder: Path,
@@ -136,7 +139,7 @@ def run_jobs(
     A job that fails is one failed job. One whose actor or workers die is restarted twice, from its newest checkpoint; a
     trial of one worker has none and begins again. Checkpoints of runs that will not go on are removed.
     """
-    bridge = _Bridge(source, observers, data, folder)
+    bridge = _Bridge(source, observers, scheduler.rungs if scheduler else [], data, folder)
     trainable: Any = OneWorkerTrial
     resources: dict[str, float] = {"CPU": parallel.cpus_per_worker or 1, "GPU": int(parallel.use_gpu)}
     if parallel.max_workers > 1:
@@ -168,26 +171,40 @@ def run_jobs(
             remove_checkpoints(ended)
 
 
-def build_scheduler(space: SearchSpace, ended: Iterable[Mapping[int, float]] = ()) -> TrialScheduler | None:
-    """ASHA as the space asks for it, on one metric also where several are optimised.
+class Asha(AsyncHyperBandScheduler):
+    """ASHA as a space asks for it, on one metric also where several are optimised (Li et al. 2020).
+
+    One bracket: more would draw from NumPy's global state.
+    """
+
+    def __init__(self, space: SearchSpace) -> None:
+        metric, factor = space.pruning_metric, space.scheduler.reduction_factor
+        directions = {objective.metric: objective.direction for objective in space.objectives}
+        rung, most = min(space.scheduler.grace_epochs, space.base.epochs), _most_epochs(space)
+        super().__init__(
+            time_attr="epoch",
+            metric=metric,
+            mode="max" if directions.get(metric, default_direction(metric)) == "maximize" else "min",
+            max_t=most + 1,  # past the end: there a run ends by itself and is complete
+            grace_period=rung,
+            reduction_factor=factor,
+            brackets=1,
+        )
+        self.rungs: list[int] = []
+        """Epochs at which it decides whether a trial goes on."""
+        while rung <= most:
+            self.rungs.append(rung)
+            rung *= factor
+
+
+def build_scheduler(space: SearchSpace, ended: Iterable[Mapping[int, float]] = ()) -> Asha | None:
+    """The scheduler that the space asks for.
 
     `ended` are the metric's values by epoch of trials that have ended before: the next ones have to keep up with them.
-    One bracket: more would draw from NumPy's global state.
     """
     if space.scheduler.name == "none":
         return None
-    metric = space.pruning_metric
-    directions = {objective.metric: objective.direction for objective in space.objectives}
-    asha = AsyncHyperBandScheduler(
-        time_attr="epoch",
-        metric=metric,
-        mode="max" if directions.get(metric, default_direction(metric)) == "maximize" else "min",
-        # Past the end: there a run ends by itself and is complete.
-        max_t=_most_epochs(space) + 1,
-        grace_period=min(space.scheduler.grace_epochs, space.base.epochs),
-        reduction_factor=space.scheduler.reduction_factor,
-        brackets=1,
-    )
+    asha, metric = Asha(space), space.pruning_metric
     nobody: Any = None  # ASHA asks nothing of Tune
     for number, values in enumerate(ended):
         trial: Any = _Ended(f"ended-{number}")

@@ -26,6 +26,8 @@ os.environ.setdefault("TUNE_DISABLE_SIGINT_HANDLER", "1")
 os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
 # A trial that fails reports its reason and no metric.
 os.environ.setdefault("TUNE_DISABLE_STRICT_METRIC_CHECKING", "1")
+# More than one: a trial is asked for as many results as it likes to report together.
+os.environ.setdefault("TUNE_RESULT_BUFFER_LENGTH", "2")
 # How soon the start, the end and the loss of workers are noticed; the default is 2 s.
 os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.2")
 # Workers are asked for where there is room, so one that does not come was counted on a node that is lost, or another

@@ -7,6 +7,7 @@ A trial is built in its first `step`: Ray 2.60 starts those again that run, and 
 `reset_config`, has failed at once.
 """
 
+import math
 import time
 import traceback
 import uuid
@@ -27,6 +28,8 @@ from bbh_dist.training.checkpoints import CheckpointError
 
 _SECONDS_OF_STEP = "time_this_iter_s"
 """Of a result: Tune takes this for the time of the step, and the sum for the trial's."""
+_SECONDS_BETWEEN_REPORTS = 0.5
+"""Or an epoch, where that takes longer. A report costs the driver milliseconds of the cores on which trials run."""
 _SECONDS_BETWEEN_CHECKPOINTS = 30.0
 _MOST_TIME_FOR_CHECKPOINTS = 0.1
 """Share of the time."""
@@ -87,11 +90,27 @@ class OneWorkerTrial(tune.Trainable):
         self._job = config
         self._trainer: Trainer | None = None
         self._checkpoints: Checkpoints | None = None
+        self._epoch_seconds = math.inf
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
         """Take another trial and let go of the former one's memory."""
         self.setup(new_config)
         return True
+
+    def train_buffered(self, *_: Any) -> list[dict[str, Any]]:
+        """The results of steps that are reported together, at least one; Ray 2.60 gives its limits in a wrong order."""
+        until = time.monotonic() + _SECONDS_BETWEEN_REPORTS
+        results = [self.train()]
+        while self._can_wait(results[-1], until):
+            results.append(self.train())
+        return results
+
+    def _can_wait(self, result: dict[str, Any], until: float) -> bool:
+        """Whether a result is reported with the next: no scheduler decides on it, and the next will be there soon."""
+        if result["done"] or result["epoch"] in self._job["rungs"]:
+            return False
+        unreported = self._checkpoints is not None and len(self._checkpoints.unreported) > 0
+        return unreported or time.monotonic() + self._epoch_seconds < until
 
     def step(self) -> dict[str, Any]:
         """One epoch; the last one of a final run is followed by the measures on test data.
@@ -129,12 +148,13 @@ class OneWorkerTrial(tune.Trainable):
 
     def _epoch(self, trainer: Trainer) -> dict[str, Any]:
         """An epoch's metrics: of one that is in the checkpoint from which the run goes on, or of one that is run."""
-        if self._checkpoints is None:
-            return dict(trainer.run_epoch())
-        if self._checkpoints.unreported:
+        if self._checkpoints and self._checkpoints.unreported:
             return dict(self._checkpoints.unreported.popleft())
+        started = time.monotonic()
         result = dict(trainer.run_epoch())
-        self._checkpoints.save_if_due()
+        if self._checkpoints:
+            self._checkpoints.save_if_due()
+        self._epoch_seconds = time.monotonic() - started
         return result
 
     def save_checkpoint(self, checkpoint_dir: str) -> None:
@@ -167,6 +187,10 @@ class SeveralWorkersTrial(tune.Trainable):
             self._workers.train(experiment, job["data"], Path(job["folder"]), job["final"])
         report = self._workers.next_report()
         return report | {"done": True} if FAILURE in report or FINISHED in report else report
+
+    def train_buffered(self, *_: Any) -> list[dict[str, Any]]:
+        """The next epoch's result, alone: when another one comes is up to the workers."""
+        return [self.train()]
 
     def cleanup(self) -> None:
         """Send the workers home."""

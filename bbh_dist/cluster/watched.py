@@ -13,7 +13,7 @@ from bbh_dist.command_line import RunOptions
 from bbh_dist.config import Parallel
 
 if TYPE_CHECKING:
-    from ray.tune.schedulers import TrialScheduler
+    from bbh_dist.cluster.run import Asha
 
 
 class Connection:
@@ -40,7 +40,7 @@ def run_watched(
     connection: Connection,
     tracked: TrackedJobs,
     others: Sequence[Observer] = (),
-    scheduler: "TrialScheduler | None" = None,
+    scheduler: "Asha | None" = None,
     data: str,
     folder: Path,
 ) -> None:

@@ -50,9 +50,14 @@ class Processes(AbstractContextManager["Processes"]):
         self.traffic = answers[0]["traffic"]
         return max(answer["ms"] for answer in answers)
 
-    def train(self, experiment: Experiment) -> float:
-        """Milliseconds of a whole training run, where `kind` is `loop`."""
-        return max(answer["ms"] for answer in self._all({"experiment": experiment.model_dump_json()}))
+    def train(self, experiment: Experiment) -> None:
+        """Train an experiment from its start to its end, where `kind` is `loop`."""
+        self._all({"experiment": experiment.model_dump_json()})
+
+    @property
+    def pids(self) -> list[int]:
+        """Their ids."""
+        return [process.pid for process in self._processes]
 
     def peak_memory(self) -> int:
         """Most bytes that the largest process has held."""

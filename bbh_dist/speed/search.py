@@ -2,7 +2,7 @@
 
 import argparse
 from pathlib import Path
-from statistics import median
+from statistics import mean, median
 from typing import Any
 
 from bbh_dist.cluster.session import concurrency, local_resources
@@ -11,7 +11,7 @@ from bbh_dist.speed import figure, options
 from bbh_dist.speed.machine import machine
 from bbh_dist.speed.progress import Progress
 from bbh_dist.speed.report import column, number
-from bbh_dist.speed.study import Trainings, run_loop, run_study
+from bbh_dist.speed.study import run_both
 from bbh_dist.speed.timing import ratio, summary
 
 COLUMNS = [
@@ -39,8 +39,8 @@ def measure(given: argparse.Namespace) -> dict[str, Any]:
     notes = [
         "a trial: time from the start of the first trial to the end of the last, times trials at once, by trials; "
         "without the cluster's start, with that of its processes; no pruning",
-        "in a loop: the same experiments, as many at once, in processes that stand ready; added: the difference; "
-        "once running: that of the median trial and the median training",
+        "in a loop: as many trainings of the same space, as many at once, in processes that stand ready; both take "
+        "turns of 1 s; added: the difference; once running: that of trials but for each process's first",
     ]
     return {
         "command": "search",
@@ -76,15 +76,11 @@ def draw(rows: list[dict[str, Any]], path: Path) -> None:
 
 def _row(given: argparse.Namespace, workers: int, trials: int, told: Progress) -> dict[str, Any]:
     concurrent = min(trials, concurrency(Parallel(workers=workers), local_resources()))
-    pairs: list[tuple[Trainings, Trainings]] = []
-    for _ in range(given.repeats):
-        study = run_study(trials, workers, given.epochs, told)
-        told(f"the same {trials} trainings in a plain loop")
-        pairs.append((study, run_loop(study.experiments, concurrent)))
+    pairs = [run_both(trials, workers, given.epochs, concurrent, told) for _ in range(given.repeats)]
     slots = concurrent / trials
     studies, loops = ([[side.wall_ms * slots] for side in sides] for sides in zip(*pairs, strict=True))
     found, loop = summary(studies), summary(loops)["median"]
-    steady = median(median(study.each_ms) - median(plain.each_ms) for study, plain in pairs)
+    steady = median(mean(study.each_ms[concurrent:] or study.each_ms) - mean(plain.each_ms) for study, plain in pairs)
     return {
         "name": f"study-{workers}",
         "workers": workers,

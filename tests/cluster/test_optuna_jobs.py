@@ -182,6 +182,22 @@ def test_asha_stops_the_weak_on_replayed_learning_curves() -> None:
     assert stopped == {"middling": 3, "bad": 3}
 
 
+@pytest.mark.parametrize(("epochs", "grace", "factor"), [(30, 5, 3), (9, 1, 3), (2, 5, 2), (81, 3, 3), (7, 2, 4)])
+def test_asha_says_where_it_decides(epochs: int, grace: int, factor: int) -> None:
+    """At other epochs, whose reports may wait, it lets every trial go on."""
+    base = space().base.model_copy(update={"epochs": epochs})
+    asked = Scheduler(name="asha", grace_epochs=grace, reduction_factor=factor)
+    asha = build_scheduler(space(base=base, scheduler=asked))
+    assert asha is not None
+    decisions = {}
+    for level in (0.0, 1.0):  # the second is worse, and stopped wherever it is looked at
+        trial = _Trial(f"level {level}")
+        asha.on_trial_add(None, trial)
+        for epoch in range(1, epochs + 1):
+            decisions[epoch] = asha.on_trial_result(None, trial, {"epoch": epoch, "val/nll": level})
+    assert [epoch for epoch, decision in decisions.items() if decision == "STOP"] == asha.rungs
+
+
 def test_asha_goes_on_with_the_trials_of_before(tmp_path: Path) -> None:
     """A resumed study prunes what one that was not cut off would have pruned."""
     searched = space(scheduler=Scheduler(name="asha", grace_epochs=3, reduction_factor=3))

@@ -177,6 +177,7 @@ def test_a_run_that_was_cut_off_goes_on_and_tells_all_its_epochs(
     monkeypatch.setattr(trainables, "_SECONDS_BETWEEN_CHECKPOINTS", 0.0)
     monkeypatch.setattr(trainables, "_MOST_TIME_FOR_CHECKPOINTS", 1e9)
     config = {"experiment": EXPERIMENT.model_dump_json(), "data": "data", "folder": str(tmp_path), "final": True}
+    config["rungs"] = []
     whole = steps(OneWorkerTrial(config | {"keeps_checkpoints": False}), 9)
     assert not (tmp_path / "checkpoints").exists()
     if cut_off_after == 4:  # the last epoch is trained, its checkpoint written, and then the process dies
@@ -191,6 +192,19 @@ def test_a_run_that_was_cut_off_goes_on_and_tells_all_its_epochs(
     assert again[-1]["details"]["curves"] == whole[-1]["details"]["curves"]
     assert again[0]["time/train_seconds"] == first[0]["time/train_seconds"]
     assert epochs == list(range(cut_off_after, 4))
+
+
+def test_epochs_of_a_checkpoint_are_reported_together_and_wait_for_no_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(trainables, "_SECONDS_BETWEEN_CHECKPOINTS", 0.0)
+    monkeypatch.setattr(trainables, "_MOST_TIME_FOR_CHECKPOINTS", 1e9)
+    config = {"experiment": EXPERIMENT.model_dump_json(), "data": "data", "folder": str(tmp_path), "final": False}
+    config |= {"keeps_checkpoints": True, "rungs": []}
+    steps(OneWorkerTrial(config), 3)
+    monkeypatch.setattr(trainables, "_SECONDS_BETWEEN_REPORTS", 60.0)
+    again = OneWorkerTrial(config)
+    assert [[result["epoch"] for result in again.train_buffered()] for _ in range(2)] == [[1, 2, 3], [4]]
 
 
 def _counted(run_epoch: Any, epochs: list[int]) -> Any:

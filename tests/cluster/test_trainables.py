@@ -18,7 +18,7 @@ _SECONDS_TO_BUILD = 0.3
 
 def config(folder: Path, **parallel: Any) -> dict[str, Any]:
     experiment = ONE.model_copy(update={"parallel": ONE.parallel.model_copy(update=parallel)})
-    where = {"data": ".", "folder": str(folder / "trial"), "keeps_checkpoints": False}
+    where = {"data": ".", "folder": str(folder / "trial"), "keeps_checkpoints": False, "rungs": []}
     return {"experiment": experiment.model_dump_json(), "final": False, **where}
 
 
@@ -49,6 +49,37 @@ def test_a_trial_is_built_in_its_first_step_and_its_time_is_the_training(
         assert (result["epoch"], result["finished"], result["done"]) == (1, True, True)
         assert result["time_this_iter_s"] < _SECONDS_TO_BUILD / 2
         assert trial.reset(config(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("rungs", "seconds", "together"), [([], 60, [5]), ([1, 3], 60, [1, 2, 2]), ([], 0, [1, 1, 1, 1, 1])]
+)
+def test_epochs_are_reported_together_up_to_one_that_decides(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rungs: list[int], seconds: int, together: list[int]
+) -> None:
+    monkeypatch.setattr(trainables, "_SECONDS_BETWEEN_REPORTS", seconds)
+    experiment = ONE.model_copy(update={"epochs": 5}).model_dump_json()
+    trial = OneWorkerTrial(config(tmp_path) | {"experiment": experiment, "rungs": rungs})
+    reports = [trial.train_buffered(2, 0.0)]
+    while not reports[-1][-1]["done"]:
+        reports.append(trial.train_buffered(2, 0.0))
+    assert [len(report) for report in reports] == together
+    assert [result["epoch"] for report in reports for result in report] == [1, 2, 3, 4, 5]
+
+
+def test_a_failure_is_reported_with_the_epochs_before_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(trainables, "_SECONDS_BETWEEN_REPORTS", 60)
+    run_epoch = trainables.Trainer.run_epoch
+
+    def diverge(trainer: Any) -> dict[str, float]:
+        if trainer.epoch == 1:
+            raise trainables.Diverged("epoch 2: the loss is not finite")
+        return run_epoch(trainer)
+
+    monkeypatch.setattr(trainables.Trainer, "run_epoch", diverge)
+    first, last = OneWorkerTrial(config(tmp_path)).train_buffered()
+    assert (first["epoch"], first["done"]) == (1, False)
+    assert (last["failure"], last["done"]) == ("epoch 2: the loss is not finite", True)
 
 
 def test_the_former_trials_memory_is_free_before_the_next_is_built(tmp_path: Path) -> None:
