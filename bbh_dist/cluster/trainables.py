@@ -91,6 +91,7 @@ class OneWorkerTrial(tune.Trainable):
         self._trainer: Trainer | None = None
         self._checkpoints: Checkpoints | None = None
         self._epoch_seconds = math.inf
+        self._lost: Exception | None = None
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
         """Take another trial and let go of the former one's memory."""
@@ -98,17 +99,29 @@ class OneWorkerTrial(tune.Trainable):
         return True
 
     def train_buffered(self, *_: Any) -> list[dict[str, Any]]:
-        """The results of steps that are reported together, at least one; Ray 2.60 gives its limits in a wrong order."""
+        """The results of steps that are reported together, at least one; Ray 2.60 gives its limits in a wrong order.
+
+        Raises:
+            RuntimeError: as `step`, after what had been done before was reported.
+        """
+        if self._lost is not None:
+            raise self._lost
         until = time.monotonic() + _SECONDS_BETWEEN_REPORTS
         results = [self.train()]
-        while self._can_wait(results[-1], until):
-            results.append(self.train())
+        try:
+            while self._can_wait(results[-1], until):
+                results.append(self.train())
+        except Exception as error:
+            self._lost = error
         return results
 
     def _can_wait(self, result: dict[str, Any], until: float) -> bool:
         """Whether a result is reported with the next: no scheduler decides on it, and the next will be there soon."""
-        if result["done"] or result["epoch"] in self._job["rungs"]:
+        trainer = self._trainer
+        if trainer is None or result["done"] or result["epoch"] in self._job["rungs"]:
             return False
+        if self._job["final"] and (trainer.done or result["epoch"] == trainer.experiment.epochs - 1):
+            return False  # the measures on test data come with the last
         unreported = self._checkpoints is not None and len(self._checkpoints.unreported) > 0
         return unreported or time.monotonic() + self._epoch_seconds < until
 

@@ -1,4 +1,4 @@
-"""What a study adds to its training runs: Ray, Optuna and MLflow beside a plain loop over the same experiments."""
+"""What a study adds to its training runs: Ray, Optuna and MLflow beside a plain loop of trainings of the same space."""
 
 import argparse
 from pathlib import Path
@@ -39,8 +39,9 @@ def measure(given: argparse.Namespace) -> dict[str, Any]:
     notes = [
         "a trial: time from the start of the first trial to the end of the last, times trials at once, by trials; "
         "without the cluster's start, with that of its processes; no pruning",
-        "in a loop: as many trainings of the same space, as many at once, in processes that stand ready; both take "
-        "turns of 1 s; added: the difference; once running: that of trials but for each process's first",
+        "in a loop: mean of trainings of the same space, as many at once, in processes that stand ready; both take "
+        "turns of 1 s, in which timers run on; added: the difference; once running: that of the means without each "
+        "process's first",
     ]
     return {
         "command": "search",
@@ -76,11 +77,10 @@ def draw(rows: list[dict[str, Any]], path: Path) -> None:
 
 def _row(given: argparse.Namespace, workers: int, trials: int, told: Progress) -> dict[str, Any]:
     concurrent = min(trials, concurrency(Parallel(workers=workers), local_resources()))
-    pairs = [run_both(trials, workers, given.epochs, concurrent, told) for _ in range(given.repeats)]
-    slots = concurrent / trials
-    studies, loops = ([[side.wall_ms * slots] for side in sides] for sides in zip(*pairs, strict=True))
+    runs = [run_both(trials, workers, given.epochs, concurrent, told) for _ in range(given.repeats)]
+    studies, loops = [[run.study * concurrent / trials] for run in runs], [[mean(run.loop)] for run in runs]
     found, loop = summary(studies), summary(loops)["median"]
-    steady = median(mean(study.each_ms[concurrent:] or study.each_ms) - mean(plain.each_ms) for study, plain in pairs)
+    steady = [mean(run.trials[concurrent:] or run.trials) - mean(run.loop[concurrent:] or run.loop) for run in runs]
     return {
         "name": f"study-{workers}",
         "workers": workers,
@@ -91,7 +91,7 @@ def _row(given: argparse.Namespace, workers: int, trials: int, told: Progress) -
         "ratio": ratio(studies, loops),
         "bound_ratio": None,
         "overhead": median(study[0] - plain[0] for study, plain in zip(studies, loops, strict=True)),
-        "steady_overhead": steady,
+        "steady_overhead": median(steady),
         "trials_per_hour": 3.6e6 * concurrent / found["median"],
         "loop_trials_per_hour": 3.6e6 * concurrent / loop,
     }

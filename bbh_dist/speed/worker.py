@@ -1,4 +1,4 @@
-"""One of the processes of `Processes`: builds its part of a run, then steps or trains, and says how long.
+"""One of the processes of `Processes`: builds its part of a run, then steps, and says how long, or trains.
 
 Usage: python -m bbh_dist.speed.worker, questions on standard input.
 """

@@ -9,8 +9,7 @@ from bbh_dist.tracking.sender import Sender
 from bbh_dist.tracking.spool import Operation, Spool
 from bbh_dist.tracking.store import reason
 
-_SECONDS_BETWEEN = 5.0
-"""A call has a price however little it says: more often, and it would take time from the trials beside it."""
+_SECONDS_BETWEEN = 2.0
 _OPERATIONS = 200
 """That are in memory at a time."""
 _FIRST_PAUSE, _LONGEST_PAUSE = 1.0, 30.0

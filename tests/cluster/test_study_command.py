@@ -232,7 +232,7 @@ def start(folder: Path, temporary: Path, name: str, *arguments: str) -> subproce
 
 
 def test_interrupt_ends_cleanly_and_resume_goes_on(tmp_path: Path, temporary: Path) -> None:
-    long = SPACE.replace("epochs: 3", "epochs: 200").replace("name: asha", "name: none").replace(", 1.0e-6", "")
+    long = SPACE.replace("epochs: 3", "epochs: 300").replace("name: asha", "name: none").replace(", 1.0e-6", "")
     (tmp_path / "long.yaml").write_text(long)
     arguments = ("--space", "long.yaml", "--trials", "2", "--seeds", "1")
     process = start(tmp_path, temporary, "tune", *arguments)
@@ -262,7 +262,7 @@ def test_interrupt_ends_cleanly_and_resume_goes_on(tmp_path: Path, temporary: Pa
     client = MlflowClient(tracking_uri=f"sqlite:///{tmp_path / 'mlflow.db'}")
     for run in children:
         steps = [point.step for point in client.get_metric_history(run.info.run_id, "val/nll")]
-        assert steps == list(range(1, 201))
+        assert steps == list(range(1, 301))
 
 
 def _epochs_logged(folder: Path) -> bool:

@@ -82,6 +82,27 @@ def test_a_failure_is_reported_with_the_epochs_before_it(tmp_path: Path, monkeyp
     assert (last["failure"], last["done"]) == ("epoch 2: the loss is not finite", True)
 
 
+def test_a_final_runs_epochs_do_not_wait_for_its_measures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(trainables, "_SECONDS_BETWEEN_REPORTS", 60)
+    experiment = ONE.model_copy(update={"epochs": 4}).model_dump_json()
+    trial = OneWorkerTrial(config(tmp_path) | {"experiment": experiment, "final": True})
+    assert [result["epoch"] for result in trial.train_buffered()] == [1, 2, 3]
+    (last,) = trial.train_buffered()
+    assert (last["epoch"], last["done"]) == (4, True)
+    assert "test/error" in last
+
+
+def test_epochs_before_a_gpu_is_lost_are_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(trainables, "_SECONDS_BETWEEN_REPORTS", 60)
+    run_epoch = trainables.Trainer.run_epoch
+    monkeypatch.setattr(trainables.Trainer, "run_epoch", lambda self: refuse() if self.epoch else run_epoch(self))
+    cuda_that(refuse, monkeypatch)
+    trial = OneWorkerTrial(config(tmp_path))
+    assert [result["epoch"] for result in trial.train_buffered()] == [1]
+    with pytest.raises(RuntimeError, match="the GPU is lost"):
+        trial.train_buffered()
+
+
 def test_the_former_trials_memory_is_free_before_the_next_is_built(tmp_path: Path) -> None:
     trial = OneWorkerTrial(config(tmp_path))
     trial.step()

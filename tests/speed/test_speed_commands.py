@@ -12,13 +12,14 @@ from typing import Any
 import pytest
 import torch
 
-from bbh_dist.command_line import run
+from bbh_dist.command_line import RunFailed, run
 from bbh_dist.config import BbbMethod, DropoutMethod
 from bbh_dist.config.methods import METHODS
 from bbh_dist.costs import Machine
-from bbh_dist.speed import bounds, device, experiments, options, shard, step
+from bbh_dist.speed import bounds, device, experiments, options, search, shard, step, study
 from bbh_dist.speed.__main__ import main, parser
 from bbh_dist.speed.device import Device
+from bbh_dist.speed.progress import Progress
 
 SMALL = ("--hidden", "4")
 WITHOUT_GPU = pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")
@@ -154,6 +155,22 @@ def test_search() -> None:
     (row,) = result["rows"]
     assert (row["name"], row["trials"]) == ("study-1", 2)
     assert row["overhead"] == pytest.approx(row["median"] - row["loop"])
+
+
+def test_what_a_search_adds_is_without_first_trials_once_it_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = study.Trainings(9000.0, [5000.0, 4000.0, 1500.0, 1300.0], [1100.0, 1300.0, 1000.0, 800.0, 1000.0])
+    monkeypatch.setattr(search, "run_both", lambda *arguments: found)
+    monkeypatch.setattr(search, "concurrency", lambda *arguments: 2)
+    row = search._row(parser().parse_args(["search"]), 1, 4, Progress())
+    assert (row["median"], row["loop"], row["overhead"]) == (4500, 1040, 3460)
+    assert row["steady_overhead"] == pytest.approx(1400 - 2800 / 3)
+
+
+@pytest.mark.cluster
+def test_a_study_that_fails_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(study._SPACE["base"], "network", "lenet")  # takes no images of 8 x 8
+    with pytest.raises(RunFailed, match=r"the study ended with exit code 2: .*lenet"):
+        study.run_both(2, 1, 2, 1, Progress())
 
 
 @pytest.mark.cluster
