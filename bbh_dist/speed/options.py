@@ -117,7 +117,7 @@ def _search(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("--repeats", type=int, default=1, metavar="N", help="studies, each with its plain loop (default: 1)")
     add("--trials", type=int, default=24, metavar="N", help="trials with one worker (default: 24, as bbh.yaml has)")
-    add("--pair-trials", type=int, default=8, metavar="N", help="trials with two workers, 0 for none (default: 8)")
+    add("--pair-trials", type=int, default=6, metavar="N", help="trials with two workers, 0 for none (default: 6)")
     add("--epochs", type=int, default=30, metavar="N", help="epochs of a trial (default: 30)")
 
 
