@@ -56,6 +56,8 @@ class Observer:
 killed = []
 
 class StopTheFirst(FIFOScheduler):
+    rungs = [1]
+
     def on_trial_result(self, controller, trial, result):
         return self.STOP if trial.config["name"] == "trial-0" else self.CONTINUE
 
