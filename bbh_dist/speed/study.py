@@ -79,6 +79,7 @@ def run_both(trials: int, workers: int, epochs: int, concurrent: int, told: Prog
             study = stack.enter_context(_study(folder))
             told("the study's cluster starts")
             _wait(study, lambda: bool(list((folder / "runs").glob("study/ray/*"))))  # Tune begins
+            _check(study, folder)
             with Alternation([[study.pid], [pid for group in groups for pid in group.pids]]) as turns:
                 loop, started = _Loop(groups, space), time.monotonic()
 
