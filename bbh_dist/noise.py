@@ -15,9 +15,11 @@ import torch
 from torch import Tensor
 
 BLOCK = 1 << 16
-"""Numbers under one key. Whoever needs some of them draws the blocks they lie in, and no others."""
+"""Numbers under one key. Whoever needs some of them draws the blocks they lie in, as far as needed, and no others."""
 SMALL_BLOCK = 1 << 13
 """The same in endless rows of numbers, of which a share of a batch needs a part that begins and ends anywhere."""
+_CHUNK = 16
+"""Numbers that torch makes at once on the CPU."""
 _INTEGERS_PER_WORD = 4
 INTEGERS = 1 << 16
 """Values of a random integer."""
@@ -139,8 +141,16 @@ class Noise:
         if stop - start == len(whole):
             draw(target, generator=generator)
         else:
-            drawn = draw(row.new_empty(len(whole)), generator=generator)
+            drawn = draw(row.new_empty(self._needed(len(whole), stop - whole.start)), generator=generator)
             target.copy_(drawn[start - whole.start : stop - whole.start])
+
+    def _needed(self, block: int, used: int) -> int:
+        """How many numbers of a block have to be drawn for its first `used` ones to be what they are in the whole.
+
+        On the CPU torch makes them one after another, in chunks, but the last ones in a chunk that ends with the block.
+        """
+        fewer = -(-used // _CHUNK) * _CHUNK
+        return fewer if self.device.type == "cpu" and fewer <= block - _CHUNK else block
 
 
 @dataclass(frozen=True)
