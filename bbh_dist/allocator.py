@@ -1,9 +1,12 @@
-"""The C library's allocator, told to keep the memory that training steps free and soon take again."""
+"""Where training steps find memory: what they free and soon take again is kept, large arrays lie on large pages."""
 
 import ctypes
+import mmap
 import os
 import sys
 from functools import cache
+
+from torch import Tensor
 
 _LARGEST_KEPT_BYTES = 32 << 20
 """Larger ones are rare, and would leave large holes."""
@@ -26,3 +29,16 @@ def keep_freed_memory() -> None:
         return
     if mallopt(_MMAP_THRESHOLD, _LARGEST_KEPT_BYTES):  # either setting alone ends glibc's own adjustment of both
         mallopt(_TRIM_THRESHOLD, _MOST_KEPT_BYTES)
+
+
+def on_huge_pages(tensor: Tensor) -> Tensor:
+    """The tensor; what is not written of it yet comes on pages of 2 MB where Linux has them, if it is over 32 MB.
+
+    Linux gives them to who asks. On pages of 4 KB the outputs of a head of 0.8 GB take 5 to 10 % longer on one core of
+    an Intel Xeon.
+    """
+    if sys.platform == "linux" and tensor.device.type == "cpu" and tensor.nbytes > _LARGEST_KEPT_BYTES:
+        start = -(-tensor.data_ptr() // mmap.PAGESIZE) * mmap.PAGESIZE
+        size = ctypes.c_size_t(tensor.data_ptr() + tensor.nbytes - start)
+        ctypes.CDLL(None).madvise(ctypes.c_void_p(start), size, mmap.MADV_HUGEPAGE)  # without effect where it can't be
+    return tensor

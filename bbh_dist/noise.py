@@ -147,7 +147,7 @@ class Noise:
     def _needed(self, block: int, used: int) -> int:
         """How many numbers of a block have to be drawn for its first `used` ones to be what they are in the whole.
 
-        On the CPU torch makes them one after another, in chunks, but the last ones in a chunk that ends with the block.
+        On the CPU torch makes them in chunks, one after another, where they fill the block; else the last 16 once more.
         """
         fewer = -(-used // _CHUNK) * _CHUNK
         return fewer if self.device.type == "cpu" and fewer <= block - _CHUNK else block

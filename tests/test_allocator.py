@@ -1,12 +1,17 @@
-"""Freed memory stays at the heap's top, unless the environment says how it is to be."""
+"""Freed memory stays at the heap's top unless the environment says otherwise; large tensors lie on huge pages."""
 
 import ctypes
 import json
 import os
+import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
+import torch
+
+from bbh_dist.allocator import on_huge_pages
 
 GLIBC = pytest.mark.skipif(
     sys.platform != "linux" or not hasattr(ctypes.CDLL(None), "mallinfo2"), reason="is about glibc's malloc, from 2.33"
@@ -54,3 +59,25 @@ def test_the_environments_settings_stand() -> None:
     mapped, kept = mapped_and_kept(MALLOC_TRIM_THRESHOLD_="131072")
     assert mapped >= ARRAYS * ARRAY
     assert kept < ARRAY
+
+
+def test_large_tensors_lie_on_huge_pages() -> None:
+    """By what Linux says of the memory; a small tensor is left as it is."""
+    huge = Path("/sys/kernel/mm/transparent_hugepage/enabled")
+    if not huge.exists() or "[never]" in huge.read_text():
+        pytest.skip("huge pages are off on this machine, or it is not Linux")
+    small, large = (on_huge_pages(torch.empty(count)) for count in (1 << 20, 1 << 24))
+    assert ["hg" in flags_of(tensor) for tensor in (small, large)] == [False, True]
+    assert large.zero_().sum() == 0
+
+
+def flags_of(tensor: torch.Tensor) -> set[str]:
+    """VmFlags (Linux's man page proc_pid_smaps) of the mapping in which a tensor's middle lies."""
+    middle, inside = tensor.data_ptr() + tensor.nbytes // 2, False
+    for line in Path("/proc/self/smaps").read_text().splitlines():
+        bounds = re.match(r"([0-9a-f]+)-([0-9a-f]+) ", line)
+        if bounds:
+            inside = int(bounds[1], 16) <= middle < int(bounds[2], 16)
+        elif inside and line.startswith("VmFlags:"):
+            return set(line.split()[1:])
+    raise AssertionError("no mapping has it")

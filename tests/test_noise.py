@@ -76,7 +76,7 @@ def threads(request: pytest.FixtureRequest) -> Iterator[int]:
 
 
 def parts(size: int) -> list[range]:
-    """Halves, thirds, nothing, single numbers, and what begins or ends beside the border of a block or a chunk of 16."""
+    """Halves, thirds, nothing, single numbers, and what begins or ends beside a border of blocks or chunks of 16."""
     found = [range(0), range(size, size), range(size), range(1), range(size - 1, size)]
     found += [range(size - left) for left in (14, 15, 16, 17, 31, 32, 33) if left < size]
     for count in (2, 3):

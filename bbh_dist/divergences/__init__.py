@@ -2,8 +2,8 @@
 
 from bbh_dist.divergences.discriminator import Discriminator, pick
 from bbh_dist.divergences.gaussian import factorised_gaussian_kl, gaussian_kl, gaussian_moment_kl, gaussian_samples
-from bbh_dist.divergences.knn import knn_kl, knn_marginal_kl
-from bbh_dist.divergences.semi_implicit import semi_implicit_kl
+from bbh_dist.divergences.knn import knn_kl, knn_kl_of_distances, knn_marginal_kl, squared_distances
+from bbh_dist.divergences.semi_implicit import semi_implicit_bound, semi_implicit_kl, semi_implicit_terms
 
 __all__ = [
     "Discriminator",
@@ -12,7 +12,11 @@ __all__ = [
     "gaussian_moment_kl",
     "gaussian_samples",
     "knn_kl",
+    "knn_kl_of_distances",
     "knn_marginal_kl",
     "pick",
+    "semi_implicit_bound",
     "semi_implicit_kl",
+    "semi_implicit_terms",
+    "squared_distances",
 ]

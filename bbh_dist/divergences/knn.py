@@ -8,7 +8,7 @@ D/2 log((1 + s^2) / (2 s^2)), which always falls in s. It is near the truth in f
 """
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
@@ -19,10 +19,6 @@ _TINY = 1e-8
 """Added under the root and inside the logarithm, as the authors do."""
 _CACHED_COLUMNS, _COLUMNS = 1 << 14, 1 << 22
 """Weights whose distances are computed together, on a CPU and elsewhere."""
-
-
-def _itself(tensor: Tensor) -> Tensor:
-    return tensor
 
 
 def squared_distances(posterior: Sequence[Tensor], prior: Sequence[Tensor]) -> Tensor:
@@ -77,24 +73,25 @@ def _blocks(*tensors: Tensor) -> Iterator[tuple[Tensor, ...]]:
     return zip(*(tensor.split(columns, dim=1) for tensor in tensors), strict=True)
 
 
-def knn_kl(
-    posterior: Sequence[Tensor],
-    prior: Sequence[Tensor],
-    weights: int | None = None,
-    whole: Callable[[Tensor], Tensor] = _itself,
-) -> Tensor:
+def knn_kl(posterior: Sequence[Tensor], prior: Sequence[Tensor]) -> Tensor:
     """D mean_i log(min_j |w_i - v_j| / min_{j != i} |w_i - w_j|) + log(S_p / (S_q - 1)) in nats.
 
-    Shapes: `posterior` a list of (S_q, D_t), `prior` of (S_p, D_t); result (). Where the lists hold a shard of the D
-    weights, `weights` is D and `whole` sums a tensor over all shards.
+    Shapes: `posterior` a list of (S_q, D_t), `prior` of (S_p, D_t); result ().
 
     Raises:
         ValueError: fewer than 2 samples of the posterior.
     """
-    count, others = posterior[0].shape[0], prior[0].shape[0]
+    return knn_kl_of_distances(squared_distances(posterior, prior), sum(part.shape[1] for part in posterior))
+
+
+def knn_kl_of_distances(squared: Tensor, weights: int) -> Tensor:
+    """The same of `squared_distances` over all D weights, to which those of shards add up.
+
+    Raises:
+        ValueError: fewer than 2 samples of the posterior.
+    """
+    count, others = squared.shape[0], squared.shape[1] - squared.shape[0]
     _check(count)
-    weights = sum(part.shape[1] for part in posterior) if weights is None else weights
-    squared = whole(squared_distances(posterior, prior))
     own, to_prior = squared[:, :count], squared[:, count:].amin(1)
     to_posterior = own.masked_fill(torch.eye(count, dtype=torch.bool, device=own.device), math.inf).amin(1)
     ratio = (_root(to_prior) / _root(to_posterior) + _TINY).log()

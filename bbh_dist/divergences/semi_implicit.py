@@ -14,7 +14,7 @@ Legend: S weight samples, M >= S conditionals, D weights, t weight tensors.
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -24,17 +24,12 @@ from torch.autograd.function import once_differentiable
 from bbh_dist.divergences.gaussian import spread
 
 
-def _itself(tensor: Tensor) -> Tensor:
-    return tensor
-
-
 def semi_implicit_kl(
     means: Sequence[Tensor],
     deviations: Sequence[Tensor],
     log_stddevs: Sequence[Tensor] | Tensor,
     prior_stddev: float,
     inner_samples: int,
-    whole: Callable[[Tensor], Tensor] = _itself,
 ) -> Tensor:
     """Upper bound on KL(q || N(0, prior_stddev^2 I)) in nats, mean over the S samples, not divided by data.
 
@@ -42,10 +37,25 @@ def semi_implicit_kl(
     `deviations`, eps, a list of (S, D_t); `log_stddevs` for each tensor one number, () or, as a tensor of all, (T,), or
     one for each weight, (D_t,). Each sample is bounded by its own conditional and
     `inner_samples` = K others: the following ones cyclically while K < S, else all S and the first K - S + 1 others.
-    Where the lists hold a shard of the weights, `whole` sums a tensor over all of them.
 
     Raises:
         ValueError: there are not enough means for `inner_samples`.
+    """
+    return semi_implicit_bound(
+        semi_implicit_terms(means, deviations, log_stddevs, prior_stddev, inner_samples), inner_samples
+    )
+
+
+def semi_implicit_terms(
+    means: Sequence[Tensor],
+    deviations: Sequence[Tensor],
+    log_stddevs: Sequence[Tensor] | Tensor,
+    prior_stddev: float,
+    inner_samples: int,
+) -> Tensor:
+    """What the bound is made of, (S, 1 + M): the closed part of each KL_i and its a_ik. Shards of the weights add up.
+
+    Arguments and errors as `semi_implicit_kl`.
     """
     count = deviations[0].shape[0]
     conditionals = max(count, inner_samples + 1)
@@ -55,8 +65,13 @@ def semi_implicit_kl(
     sizes = [mean_MD.shape[1] for mean_MD in means]
     kl_S = _sum_of_spreads(sizes, log_stddevs, prior_stddev) + square_S / (2 * prior_stddev**2)
     gap_SM = _gaps(cross_TSM[:, :, :conditionals], gram_TMM[:, :conditionals, :conditionals], unit_T)
-    sums = whole(torch.cat([kl_S[:, None], gap_SM], dim=1))
-    kl_S, gap_SM = sums[:, 0], sums[:, 1:]
+    return torch.cat([kl_S[:, None], gap_SM], dim=1)
+
+
+def semi_implicit_bound(terms: Tensor, inner_samples: int) -> Tensor:
+    """The bound in nats, (), of its terms (S, 1 + M) over all weights."""
+    kl_S, gap_SM = terms[:, 0], terms[:, 1:]
+    count, conditionals = gap_SM.shape
     used = _used(count, conditionals, inner_samples, kl_S.device)
     mixture_S = torch.logsumexp((-gap_SM).masked_fill(~used, -math.inf), dim=1) - math.log(inner_samples + 1)
     return (kl_S + mixture_S).mean()

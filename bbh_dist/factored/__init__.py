@@ -9,6 +9,7 @@ Legend: S weight samples, D outputs, F features.
 import torch
 from torch import Tensor
 
+from bbh_dist.allocator import on_huge_pages
 from bbh_dist.factored import compiled, fused, reference
 from bbh_dist.factored.build import library
 from bbh_dist.factored.rules import SGD, Adam, RMSProp, Rule
@@ -106,9 +107,9 @@ def new_state(weight_DF: Tensor, rule: Rule, second_moment_dtype: torch.dtype | 
     Second moments are alike, or bfloat16 where `second_moment_dtype` says so.
     """
     dtype = _compute_dtype(weight_DF)
-    first = {name: torch.zeros_like(weight_DF, dtype=dtype) for name in rule.first_moments}
-    second = {name: torch.zeros_like(weight_DF, dtype=second_moment_dtype or dtype) for name in rule.second_moments}
-    return first | second
+    dtypes = dict.fromkeys(rule.first_moments, dtype)
+    dtypes |= dict.fromkeys(rule.second_moments, second_moment_dtype or dtype)
+    return {name: on_huge_pages(torch.empty_like(weight_DF, dtype=of)).zero_() for name, of in dtypes.items()}
 
 
 def backend(device: str | torch.device = "cpu") -> str:

@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from bbh_dist.allocator import on_huge_pages
 from bbh_dist.factored import product
 from bbh_dist.products import linear
 
@@ -130,11 +131,11 @@ def _normal_rows(features: int, outputs: int, rows: range, generator: torch.Gene
 
     Blocks are multiples of 16 numbers, so the stream is that of one large draw.
     """
-    if rows == range(outputs) and dtype == torch.float32:
-        return torch.randn(outputs, features, generator=generator).div_(math.sqrt(features))
-    result = torch.empty(len(rows), features, dtype=dtype)
+    result = on_huge_pages(torch.empty(len(rows), features, dtype=dtype))
     if result.is_meta:  # nothing to draw
         return result
+    if rows == range(outputs) and dtype == torch.float32:
+        return result.normal_(generator=generator).div_(math.sqrt(features))
     blocks = max(1, outputs // _BLOCK_ROWS)
     for index in range(blocks):
         first = index * _BLOCK_ROWS

@@ -4,13 +4,23 @@ w = G(z),  z ~ N(0, I)                               KL estimated from samples, 
 w = G(z) + sigma * eps,  eps ~ N(0, I)               semi_implicit: KL bounded, sigma learnt per tensor or unit
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor, nn
 
 from bbh_dist.config import BbhMethod
-from bbh_dist.divergences import Discriminator, gaussian_moment_kl, knn_kl, knn_marginal_kl, pick, semi_implicit_kl
+from bbh_dist.divergences import (
+    Discriminator,
+    gaussian_moment_kl,
+    knn_kl_of_distances,
+    knn_marginal_kl,
+    pick,
+    semi_implicit_bound,
+    semi_implicit_terms,
+    squared_distances,
+)
 from bbh_dist.hypernets import Head, build_generator
 from bbh_dist.methods.method import Method
 from bbh_dist.methods.sigma import initial_log_stddevs, own_log_stddevs
@@ -112,19 +122,24 @@ class BayesByHypernet(Method):
 
     def divergence(self, drawn: WeightSamples) -> Tensor:
         """KL(q || N(0, prior_stddev^2 I)) in nats by the configured estimate, from the first `kl_samples`."""
+        return self.begin_divergence(drawn)()
+
+    def begin_divergence(self, drawn: WeightSamples) -> Callable[[], Tensor]:
+        """As `divergence`, whose terms are summed over shards until what is returned is called."""
         count, prior_stddev = min(self.config.kl_samples, len(drawn.noise)), self.config.prior_stddev
         if drawn.deviations is not None:
             return self._semi_implicit(drawn, drawn.deviations, count)
         if self.discriminator is not None:
             picked, of_all = self._picked(drawn.means, drawn.noise, "discriminator")
-            return self.shards.sum(self.discriminator(picked).sum() * (self.network.size / (of_all * count)))
+            return self.shards.begin_sum(self.discriminator(picked).sum() * (self.network.size / (of_all * count)))
         weights = _first(drawn.means, count)
         if self.config.divergence == "gaussian":
-            return self.shards.sum(gaussian_moment_kl(weights, prior_stddev))
+            return self.shards.begin_sum(gaussian_moment_kl(weights, prior_stddev))
         prior = [part.mul_(prior_stddev) for part in self._normal(self._kl_noise(drawn.noise), "prior")]
-        if self.config.divergence == "knn":
-            return knn_kl(weights, prior, self.network.size, self.shards.sum)
-        return self.shards.sum(knn_marginal_kl(weights, prior))
+        if self.config.divergence == "knn_marginal":
+            return self.shards.begin_sum(knn_marginal_kl(weights, prior))
+        squared = self.shards.begin_sum(squared_distances(weights, prior))
+        return lambda: knn_kl_of_distances(squared(), self.network.size)
 
     @torch.no_grad()
     def measures(self, noise: Noise) -> dict[str, float]:
@@ -165,7 +180,7 @@ class BayesByHypernet(Method):
         places = noise.places(purpose, self.config.discriminator.weights, sum(sizes))
         return pick(_first(means, min(self.config.kl_samples, len(noise))), self.own, sizes, places), len(places)
 
-    def _semi_implicit(self, drawn: WeightSamples, deviations: list[Tensor], count: int) -> Tensor:
+    def _semi_implicit(self, drawn: WeightSamples, deviations: list[Tensor], count: int) -> Callable[[], Tensor]:
         inner = self.config.semi_implicit.inner_samples
         inner = count - 1 if inner is None else inner
         means = _first(drawn.means, count)
@@ -173,7 +188,8 @@ class BayesByHypernet(Method):
             others = drawn.noise.after(max(drawn.noise.samples) + 1, inner - count + 1)
             means = [torch.cat(pair) for pair in zip(means, self.generator(others), strict=True)]
         eps, prior_stddev = _first(deviations, count), self.config.prior_stddev
-        return semi_implicit_kl(means, eps, self._own_log_stddevs(), prior_stddev, inner, self.shards.sum)
+        terms = self.shards.begin_sum(semi_implicit_terms(means, eps, self._own_log_stddevs(), prior_stddev, inner))
+        return lambda: semi_implicit_bound(terms(), inner)
 
 
 def _first(parts: list[Tensor], count: int) -> list[Tensor]:

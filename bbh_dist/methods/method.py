@@ -1,6 +1,7 @@
 """The contract of an approximate posterior."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -57,7 +58,7 @@ class Method(nn.Module, ABC):
     def prefetch(self, drawn: Any, samples: SampleShare) -> None:
         """Begin to bring from other workers what `forward` will need of them; nothing by default.
 
-        It travels while the divergence is computed, and its gradient while that of the divergence is.
+        It travels while the divergence's terms are computed, and its gradient while theirs is.
         """
 
     @abstractmethod
@@ -72,6 +73,11 @@ class Method(nn.Module, ABC):
         """Logits (S, B, C) of inputs (S, B, ...), where every weight sample of the share has examples of its own."""
         lone = [SampleShare(samples.count, samples.count, index) for index in samples.own]
         return torch.cat([self(x, drawn, sample, first) for x, sample in zip(inputs, lone, strict=True)])
+
+    def begin_divergence(self, drawn: Any) -> Callable[[], Tensor]:
+        """As `divergence`; what other workers know of it may be under way until what is returned is called."""
+        divergence = self.divergence(drawn)
+        return lambda: divergence
 
     @abstractmethod
     def divergence(self, drawn: Any) -> Tensor:

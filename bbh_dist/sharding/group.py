@@ -24,10 +24,14 @@ class Group:
 
     def sum(self, tensor: Tensor, kind: str) -> Tensor:
         """The sum over workers, the same on each; in place."""
-        if self.size > 1:
-            self.traffic[kind] += ring_bytes(tensor.nbytes, self.size)
-            self._add_up(tensor)
-        return tensor
+        return self.begin_sum(tensor, kind).wait()
+
+    def begin_sum(self, tensor: Tensor, kind: str) -> "Sum":
+        """Begin to sum a tensor over workers, in place."""
+        if self.size == 1:
+            return Sum(tensor)
+        self.traffic[kind] += ring_bytes(tensor.nbytes, self.size)
+        return Sum(tensor, self._add_up(tensor))
 
     def sum_together(self, of_kinds: Mapping[str, Sequence[Tensor]]) -> None:
         """Replace the tensors of all kinds by their sums over workers, in one message; in place."""
@@ -38,10 +42,10 @@ class Group:
             if some:
                 self.traffic[kind] += ring_bytes(sum(tensor.nbytes for tensor in some), self.size)
         if len(tensors) == 1 and tensors[0].is_contiguous():
-            self._add_up(tensors[0])
+            Sum(tensors[0], self._add_up(tensors[0])).wait()
             return
         joined = torch.cat([tensor.flatten() for tensor in tensors])
-        self._add_up(joined)
+        Sum(joined, self._add_up(joined)).wait()
         for tensor, whole in zip(tensors, joined.split([tensor.numel() for tensor in tensors]), strict=True):
             tensor.copy_(whole.view_as(tensor))
 
@@ -61,11 +65,26 @@ class Group:
         if self.size > 1:
             dist.barrier(group=self.process_group)
 
-    def _add_up(self, tensor: Tensor) -> None:
-        dist.all_reduce(tensor, group=self.process_group)
+    def _add_up(self, tensor: Tensor) -> dist.Work | None:
+        return dist.all_reduce(tensor, group=self.process_group, async_op=True)
 
     def _swap(self, received: Tensor, sent: Tensor, incoming: list[int], outgoing: list[int]) -> dist.Work | None:
         return dist.all_to_all_single(received, sent, incoming, outgoing, group=self.process_group, async_op=True)
+
+
+@dataclass
+class Sum:
+    """A tensor that is summed over workers."""
+
+    _tensor: Tensor
+    _under_way: dist.Work | None = None
+
+    def wait(self) -> Tensor:
+        """The sum, the same on each worker; on a GPU it is the stream that waits."""
+        if self._under_way is not None:
+            self._under_way.wait()
+        self._under_way = None
+        return self._tensor
 
 
 @dataclass

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from bbh_dist.sharding.group import Exchange, Group
+from bbh_dist.sharding.group import Exchange, Group, Sum
 from bbh_dist.sharding.parts import SampleShare, part
 
 
@@ -35,7 +35,14 @@ class Shards:
 
     def sum(self, tensor: Tensor) -> Tensor:
         """The sum over shards, of which every worker differentiates its own term."""
-        return _SumOverShards.apply(tensor, self.group) if self.group.size > 1 else tensor
+        return self.begin_sum(tensor)()
+
+    def begin_sum(self, tensor: Tensor) -> Callable[[], Tensor]:
+        """As `sum`, which is under way until what is returned is called."""
+        if self.group.size == 1:
+            return lambda: tensor
+        begun = self.group.begin_sum(tensor.detach().clone(), "divergence")
+        return lambda: _SumOverShards.apply(tensor, begun)
 
     def weights(
         self, rows: Sequence[Tensor], lengths: Sequence[Sequence[int]], samples: SampleShare | None = None
@@ -80,8 +87,8 @@ ALONE = Shards()
 
 class _SumOverShards(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, tensor: Tensor, group: Group) -> Tensor:
-        return group.sum(tensor.detach().clone(), "divergence")
+    def forward(ctx: Any, tensor: Tensor, begun: Sum) -> Tensor:
+        return begun.wait()
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:

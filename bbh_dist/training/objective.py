@@ -77,8 +77,9 @@ def objective(
     the gradient of each is its own.
     """
     method.prefetch(drawn, samples)
-    kl = method.divergence(drawn)
+    divergence = method.begin_divergence(drawn)
     outputs = (method.each if method.independent else method)(inputs, drawn, samples, first)
+    kl = divergence()
     nll_sum = negative_log_likelihood(likelihood.log_prob(outputs, labels), config.likelihood).sum() / samples.groups
     loss = nll_sum / batch + kl * (kl_weight / examples)
     return Loss(loss * samples.count if method.independent else loss, nll_sum.detach(), kl.detach())

@@ -1,6 +1,8 @@
 """What Bayes by Hypernet hands to the divergences, which have tests of their own."""
 
 import math
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import pytest
@@ -166,36 +168,46 @@ class OneOfTwo(Group):
 
     events: ClassVar[list[str]] = []
 
-    def _add_up(self, tensor: Tensor) -> None:
-        self.events.append("sum")
+    def _add_up(self, tensor: Tensor) -> Any:
+        self.events.append("sum begun")
+        return UnderWay("summed")
 
     def _swap(self, received: Tensor, sent: Tensor, incoming: list[int], outgoing: list[int]) -> Any:
         self.events.append("sent")
         received.zero_()
-        return self
+        return UnderWay("received")
+
+
+@dataclass
+class UnderWay:
+    """Says when it is waited for."""
+
+    event: str
 
     def wait(self) -> None:
-        self.events.append("received")
+        OneOfTwo.events.append(self.event)
 
 
 @pytest.mark.parametrize("divergence", ["semi_implicit", "knn", "knn_marginal", "gaussian"])
 def test_weights_and_their_gradients_travel_while_the_divergence_is_computed(divergence: str) -> None:
-    """The divergence is seen forwards by its sum over workers, backwards by what it kept for that."""
+    """The divergence is seen forwards by its sum over workers, which is under way while the network is evaluated, and
+    backwards by what its terms kept for that.
+    """
     method = built(Shards(OneOfTwo(0, 2)), divergence=divergence)
-    of_method, events = method.divergence, OneOfTwo.events
+    of_method, events = method.begin_divergence, OneOfTwo.events
 
-    def seen(drawn: Any) -> Tensor:
+    def seen(drawn: Any) -> Callable[[], Tensor]:
         with torch.autograd.graph.saved_tensors_hooks(
             lambda tensor: tensor, lambda tensor: events.append("kept") or tensor
         ):
             return of_method(drawn)
 
-    method.divergence = seen  # type: ignore[method-assign]
+    method.begin_divergence = seen  # type: ignore[method-assign]
     events.clear()
     inputs, labels = torch.randn(4, 7, dtype=torch.float64), torch.tensor([0, 1, 2, 0])
     drawn, share = method.draw(NOISE), SampleShare(2, 2, 0)
     loss = objective(method, method.config, inputs, labels, drawn, share, batch=4, examples=4, kl_weight=1.0)
-    assert events == ["sent", "sum", "received"]
+    assert events == ["sent", "sum begun", "received", "summed"]
     events.clear()
     loss.part.backward()
     assert events[0] == "sent"

@@ -1,6 +1,7 @@
 """The objective by hand, divided by N exactly once; the likelihood the same in any number of parts."""
 
 import math
+from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -36,8 +37,8 @@ def fixed_method() -> Method:
         def __call__(self, inputs: Tensor, drawn: None, samples: SampleShare, first: int) -> Tensor:
             return LOGITS[list(samples.own)][:, inputs]
 
-        def divergence(self, drawn: None) -> Tensor:
-            return torch.tensor(KL, dtype=torch.float64)
+        def begin_divergence(self, drawn: None) -> Callable[[], Tensor]:
+            return lambda: torch.tensor(KL, dtype=torch.float64)
 
     return cast(Method, Fixed(independent=False))
 
