@@ -50,15 +50,24 @@ class Group:
             tensor.copy_(whole.view_as(tensor))
 
     def exchange(self, outgoing: Sequence[Tensor], incoming: Sequence[int], kind: str) -> "Exchange":
-        """Begin to send every worker its tensor, `outgoing`; `incoming` has the sizes of what they send to this one."""
+        """Begin to send every worker its tensor, `outgoing`; `incoming` has the sizes of what they send to this one.
+
+        What is for this one stays where it is.
+        """
+        stays = outgoing[self.rank].flatten()
         if self.size == 1:
-            return Exchange([outgoing[0].flatten()])
-        sizes = [tensor.numel() for tensor in outgoing]
-        sent = torch.cat([tensor.flatten() for tensor in outgoing])
-        received = sent.new_empty(sum(incoming))
-        self.traffic[kind] += (sum(sizes) - sizes[self.rank]) * sent.element_size()
-        under_way = self._swap(received, sent, list(incoming), sizes)
-        return Exchange(list(received.split(list(incoming))), sent, under_way)
+            return Exchange([stays])
+        leaving = [stays[:0] if rank == self.rank else tensor.flatten() for rank, tensor in enumerate(outgoing)]
+        coming = [0 if rank == self.rank else size for rank, size in enumerate(incoming)]
+        sizes = [tensor.numel() for tensor in leaving]
+        # A concatenation copies, even of one tensor.
+        sent = leaving[1 - self.rank] if self.size == 2 else torch.cat(leaving)
+        received = sent.new_empty(sum(coming))
+        self.traffic[kind] += sent.nbytes
+        under_way = self._swap(received, sent, coming, sizes)
+        pieces = list(received.split(coming))
+        pieces[self.rank] = stays
+        return Exchange(pieces, sent, under_way)
 
     def wait(self) -> None:
         """Return when all workers have called this."""

@@ -62,9 +62,9 @@ class Shards:
             alone = list(rows) if len(samples.own) == len(rows[0]) else [_rows(tensor, samples.own) for tensor in rows]
             return PendingWeights(alone)
         joined = torch.cat([tensor[: samples.count] for tensor in rows], dim=1)
-        all_to_all = _AllToAll(self, samples, [sum(parts) for parts in lengths])
+        all_to_all = _AllToAll(self, samples, [list(parts) for parts in lengths])
         begun: Tensor = _Begin.apply(joined, all_to_all)
-        return PendingWeights(None, lambda: all_to_all.split(_Finish.apply(begun, all_to_all), lengths))
+        return PendingWeights(None, lambda: list(_Finish.apply(begun, all_to_all)))
 
 
 @dataclass
@@ -96,10 +96,11 @@ class _SumOverShards(torch.autograd.Function):
 
 
 class _AllToAll:
-    """(L, rows of this shard) become (own samples, rows of all shards, one after another), and gradients go back."""
+    """(L, rows of this shard) become whole tensors (own samples, D_t), and gradients go back."""
 
-    def __init__(self, shards: Shards, samples: SampleShare, totals: list[int]) -> None:
-        self.shards, self.samples, self.totals = shards, samples, totals
+    def __init__(self, shards: Shards, samples: SampleShare, lengths: list[list[int]]) -> None:
+        self.shards, self.samples, self.lengths = shards, samples, lengths
+        self.totals = [sum(of_shard) for of_shard in lengths]
         group = shards.group
         self.wanted = [samples.of(samples.index - group.rank + rank) for rank in range(group.size)]
         """The samples that each worker of the group evaluates; their indices follow their ranks."""
@@ -110,13 +111,18 @@ class _AllToAll:
         outgoing = [_rows(rows, indices) for indices in self.wanted]
         self.pending = self.shards.group.exchange(outgoing, [own * total for total in self.totals], "weights")
 
-    def finish(self) -> Tensor:
-        own, pieces = len(self.samples.own), zip(self._received(), self.totals, strict=True)
-        return torch.cat([piece.view(own, total) for piece, total in pieces], dim=1)
+    def finish(self) -> list[Tensor]:
+        own, pieces = len(self.samples.own), zip(self._received(), self.totals, self.lengths, strict=True)
+        by_shard = [piece.view(own, total).split(of_shard, dim=1) for piece, total, of_shard in pieces]
+        return [torch.cat(parts, dim=1) for parts in zip(*by_shard, strict=True)]
 
-    def begin_back(self, gradient: Tensor) -> None:
+    def begin_back(self, gradients: Sequence[Tensor]) -> None:
         own = self.totals[self.shards.group.rank]
-        outgoing = gradient.split(self.totals, dim=1)
+        by_tensor = [
+            gradient.split(list(parts), dim=1)
+            for gradient, parts in zip(gradients, zip(*self.lengths, strict=True), strict=True)
+        ]
+        outgoing = [torch.cat(parts, dim=1) for parts in zip(*by_tensor, strict=True)]
         incoming = [len(indices) * own for indices in self.wanted]
         self.pending = self.shards.group.exchange(outgoing, incoming, "weight_gradients")
 
@@ -125,11 +131,6 @@ class _AllToAll:
         for indices, piece in zip(self.wanted, self._received(), strict=True):
             _rows(result, indices).add_(piece.view(len(indices), result.shape[1]))
         return self.shards.replicas.sum(result, "weight_gradients")
-
-    def split(self, whole: Tensor, lengths: Sequence[Sequence[int]]) -> list[Tensor]:
-        pieces = zip(whole.split(self.totals, dim=1), lengths, strict=True)
-        by_shard = [piece.split(list(parts), dim=1) for piece, parts in pieces]
-        return [torch.cat(parts, dim=1) for parts in zip(*by_shard, strict=True)]
 
     def _received(self) -> list[Tensor]:
         assert self.pending is not None
@@ -153,14 +154,14 @@ class _Begin(torch.autograd.Function):
 
 class _Finish(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, empty: Tensor, all_to_all: _AllToAll) -> Tensor:
+    def forward(ctx: Any, empty: Tensor, all_to_all: _AllToAll) -> tuple[Tensor, ...]:
         ctx.all_to_all = all_to_all
-        return all_to_all.finish()
+        return tuple(all_to_all.finish())
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
-        ctx.all_to_all.begin_back(gradient)
-        return gradient.new_empty(0), None
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
+        ctx.all_to_all.begin_back(gradients)
+        return gradients[0].new_empty(0), None
 
 
 def _rows(tensor: Tensor, indices: range) -> Tensor:
