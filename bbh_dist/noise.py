@@ -15,11 +15,11 @@ import torch
 from torch import Tensor
 
 BLOCK = 1 << 16
-"""Numbers under one key. Whoever needs some of them draws the blocks they lie in, as far as needed, and no others."""
+"""Numbers under one key. Whoever needs some of them draws those blocks, as far as needed, and no others."""
 SMALL_BLOCK = 1 << 13
 """The same in endless rows of numbers, of which a share of a batch needs a part that begins and ends anywhere."""
 _CHUNK = 16
-"""Numbers that torch makes at once on the CPU."""
+"""Normal numbers that torch makes at once on the CPU."""
 _INTEGERS_PER_WORD = 4
 INTEGERS = 1 << 16
 """Values of a random integer."""
@@ -46,6 +46,21 @@ def _threads() -> ThreadPoolExecutor:
 
 # The threads of a pool do not exist in a forked child, which would wait for them for ever.
 os.register_at_fork(after_in_child=_threads.cache_clear)
+
+
+def drawn_blocks(part: range, block: int, size: int | None, on_cpu: bool) -> list[range]:
+    """The numbers that have to be drawn for a part of a row of `size`, or endless one: of each block from its start on.
+
+    On the CPU torch makes normal numbers in chunks of 16, one after another, and random words one by one, so what comes
+    after the part's last chunk may be left out; but not if the block's last 16 numbers are needed, which are made anew
+    where chunks don't fill the block. On a GPU a number depends on how many are drawn with it.
+    """
+    found = []
+    for start in range(part.start - part.start % block, part.stop, block) if part else ():
+        stop = start + block if size is None else min(size, start + block)
+        chunks = start + -(-(part.stop - start) // _CHUNK) * _CHUNK
+        found.append(range(start, chunks if on_cpu and chunks <= stop - _CHUNK else stop))
+    return found
 
 
 @dataclass(frozen=True)
@@ -117,40 +132,30 @@ class Noise:
         """The result (S, len(part)), filled with columns that are drawn in blocks, the last of `size` cut short."""
         if not part or result.is_meta:  # on the meta device a tensor is its shape
             return result
-        blocks = range(part.start // block, -(-part.stop // block))
-        jobs = [(row, sample, number) for row, sample in zip(result, self.samples, strict=True) for number in blocks]
+        blocks = drawn_blocks(part, block, size, self.device.type == "cpu")
+        jobs = [(row, sample, drawn) for row, sample in zip(result, self.samples, strict=True) for drawn in blocks]
 
-        def fill(jobs: list[tuple[Tensor, int, int]]) -> None:
-            for row, sample, number in jobs:
-                stop = (number + 1) * block
-                whole = range(number * block, stop if size is None else min(size, stop))
-                self._fill_block(row, name, sample, number, whole, part, draw)
+        def fill(jobs: list[tuple[Tensor, int, range]]) -> None:
+            for row, sample, drawn in jobs:
+                self._fill_block(row, name, sample, drawn.start // block, drawn, part, draw)
 
         threads = torch.get_num_threads() if self.device.type == "cpu" and result.numel() > BLOCK else 1
         list(map(fill, [jobs]) if threads == 1 else _threads().map(fill, [jobs[i::threads] for i in range(threads)]))
         return result
 
     def _fill_block(
-        self, row: Tensor, name: str, sample: int, number: int, whole: range, part: range, draw: "Draw"
+        self, row: Tensor, name: str, sample: int, number: int, drawn: range, part: range, draw: "Draw"
     ) -> None:
-        """Write the numbers of a block that lie in the part to their places in a row."""
+        """Write those of a block's `drawn` numbers that lie in the part to their places in a row."""
         key: list[int | str] = [self.seed, self.purpose, self.step, sample, name, *([number] if number else [])]
         generator = keyed_generator(*key, device=self.device)
-        start, stop = max(whole.start, part.start), min(whole.stop, part.stop)
+        start, stop = max(drawn.start, part.start), min(drawn.stop, part.stop)
         target = row[start - part.start : stop - part.start]
-        if stop - start == len(whole):
+        if stop - start == len(drawn):
             draw(target, generator=generator)
         else:
-            drawn = draw(row.new_empty(self._needed(len(whole), stop - whole.start)), generator=generator)
-            target.copy_(drawn[start - whole.start : stop - whole.start])
-
-    def _needed(self, block: int, used: int) -> int:
-        """How many numbers of a block have to be drawn for its first `used` ones to be what they are in the whole.
-
-        On the CPU torch makes them in chunks, one after another, where they fill the block; else the last 16 once more.
-        """
-        fewer = -(-used // _CHUNK) * _CHUNK
-        return fewer if self.device.type == "cpu" and fewer <= block - _CHUNK else block
+            numbers = draw(row.new_empty(len(drawn)), generator=generator)
+            target.copy_(numbers[start - drawn.start : stop - drawn.start])
 
 
 @dataclass(frozen=True)

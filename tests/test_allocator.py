@@ -12,6 +12,8 @@ import pytest
 import torch
 
 from bbh_dist.allocator import on_huge_pages
+from bbh_dist.factored import Adam, new_state
+from bbh_dist.hypernets import Head
 
 GLIBC = pytest.mark.skipif(
     sys.platform != "linux" or not hasattr(ctypes.CDLL(None), "mallinfo2"), reason="is about glibc's malloc, from 2.33"
@@ -61,14 +63,27 @@ def test_the_environments_settings_stand() -> None:
     assert kept < ARRAY
 
 
-def test_large_tensors_lie_on_huge_pages() -> None:
-    """By what Linux says of the memory; a small tensor is left as it is."""
-    huge = Path("/sys/kernel/mm/transparent_hugepage/enabled")
-    if not huge.exists() or "[never]" in huge.read_text():
+@pytest.fixture
+def _huge_pages() -> None:
+    setting = Path("/sys/kernel/mm/transparent_hugepage/enabled")
+    if not setting.exists() or "[never]" in setting.read_text():
         pytest.skip("huge pages are off on this machine, or it is not Linux")
+
+
+@pytest.mark.usefixtures("_huge_pages")
+def test_large_tensors_lie_on_huge_pages() -> None:
     small, large = (on_huge_pages(torch.empty(count)) for count in (1 << 20, 1 << 24))
     assert ["hg" in flags_of(tensor) for tensor in (small, large)] == [False, True]
     assert large.zero_().sum() == 0
+
+
+@pytest.mark.usefixtures("_huge_pages")
+@pytest.mark.parametrize("rows", [range(20_000), range(5_000, 23_000)])
+def test_heads_and_their_optimiser_state_lie_on_huge_pages(rows: range) -> None:
+    """All rows are drawn in one call, a shard's own in blocks."""
+    weight = Head(512, max(20_000, rows.stop), torch.Generator(), rows).weight.detach()
+    state = new_state(weight, Adam(1e-3))
+    assert all("hg" in flags_of(tensor) for tensor in (weight, *state.values()))
 
 
 def flags_of(tensor: torch.Tensor) -> set[str]:

@@ -7,7 +7,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from bbh_dist.noise import ExampleNoise, Noise, keyed_generator
+from bbh_dist.costs.noise import CountedNoise
+from bbh_dist.noise import ExampleNoise, Noise, drawn_blocks, keyed_generator
 
 NOISE = Noise(seed=3, purpose="train", step=7, samples=range(4))
 
@@ -98,6 +99,39 @@ def test_parts_are_columns_of_the_whole(size: int, dtype: torch.dtype, threads: 
         found = noise.normal("z", size, part)
         assert found.shape == (2, len(part))
         assert torch.equal(found, whole[:, part.start : part.stop]), part
+
+
+@pytest.mark.parametrize(
+    ("part", "numbers"),
+    [
+        (range(200_000), 200_000),
+        (range(200_000, 400_000), 400_000 - 3 * BLOCK),
+        (range(BLOCK + 1), BLOCK + 16),
+        (range(399_999), 400_000),
+        (range(5, 5), 0),
+    ],
+)
+def test_no_more_is_drawn_than_a_part_needs(part: range, numbers: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a row of 400,000, which ends within a block; planned costs count the same."""
+    drawn: list[int] = []
+    of_torch = torch.Tensor.normal_
+
+    def counted(target: torch.Tensor, *, generator: torch.Generator) -> torch.Tensor:
+        drawn.append(target.numel())
+        return of_torch(target, generator=generator)
+
+    monkeypatch.setattr(torch.Tensor, "normal_", counted)
+    replace(NOISE, samples=(5,)).normal("z", 400_000, part)
+    assert sum(drawn) == numbers
+    planned = CountedNoise(0, "train", 0, (5,), torch.device("meta"))
+    planned.normal("z", 400_000, part)
+    assert [operation.touched_bytes for operation in planned.operations] == ([4 * numbers] if numbers else [])
+    assert sum(operation.calls for operation in planned.operations) == len(drawn)
+
+
+def test_on_a_gpu_whole_blocks_are_drawn() -> None:
+    """A number depends there on how many are drawn with it."""
+    assert drawn_blocks(range(200_000), BLOCK, 400_000, on_cpu=False)[-1] == range(3 * BLOCK, 4 * BLOCK)
 
 
 def test_the_number_of_threads_does_not_matter() -> None:

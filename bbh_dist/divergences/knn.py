@@ -85,7 +85,7 @@ def knn_kl(posterior: Sequence[Tensor], prior: Sequence[Tensor]) -> Tensor:
 
 
 def knn_kl_of_distances(squared: Tensor, weights: int) -> Tensor:
-    """The same of `squared_distances` over all D weights, to which those of shards add up.
+    """`knn_kl` of `squared_distances` (S_q, S_q + S_p) over all D `weights`, to which those of shards add up.
 
     Raises:
         ValueError: fewer than 2 samples of the posterior.

@@ -53,9 +53,9 @@ def semi_implicit_terms(
     prior_stddev: float,
     inner_samples: int,
 ) -> Tensor:
-    """What the bound is made of, (S, 1 + M): the closed part of each KL_i and its a_ik. Shards of the weights add up.
+    """What the bound is made of: the closed part of each KL_i and its a_ik, to which those of shards add up.
 
-    Arguments and errors as `semi_implicit_kl`.
+    Arguments and errors as `semi_implicit_kl`; (S, 1 + max(S, K + 1)), as further means serve nothing.
     """
     count = deviations[0].shape[0]
     conditionals = max(count, inner_samples + 1)
@@ -69,7 +69,7 @@ def semi_implicit_terms(
 
 
 def semi_implicit_bound(terms: Tensor, inner_samples: int) -> Tensor:
-    """The bound in nats, (), of its terms (S, 1 + M) over all weights."""
+    """The bound in nats, (), of its `semi_implicit_terms` over all weights."""
     kl_S, gap_SM = terms[:, 0], terms[:, 1:]
     count, conditionals = gap_SM.shape
     used = _used(count, conditionals, inner_samples, kl_S.device)

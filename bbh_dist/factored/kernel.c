@@ -2,8 +2,8 @@
  *
  * Legend: S samples, D rows (outputs), F columns (features). Bytes moved are the limit, so every sweep reads and writes
  * weights and state once, rows are taken in blocks whose features and sums stay in registers and L1, and the block
- * after is prefetched: a row is too short for the hardware to see a stream. Prefetches follow one another in memory,
- * whatever the order in which a block is used: from row to row in turn a sweep takes up to 18 % longer.
+ * after is prefetched: a row is too short for the hardware to see a stream. Prefetches go through that block in the
+ * order of memory, not a vector of each row in turn, with which a sweep takes up to 18 % longer.
  * Portable: vectors are the extension that GCC and clang share. Roots, and conversions from and to bfloat16, have a
  * second form by AVX-512's instructions, of which GCC 12 does not make use by itself. The file includes itself once per
  * pair of types.

@@ -125,7 +125,7 @@ class BayesByHypernet(Method):
         return self.begin_divergence(drawn)()
 
     def begin_divergence(self, drawn: WeightSamples) -> Callable[[], Tensor]:
-        """As `divergence`, whose terms are summed over shards until what is returned is called."""
+        """Begin `divergence`; what is returned waits for the sum of its terms over shards."""
         count, prior_stddev = min(self.config.kl_samples, len(drawn.noise)), self.config.prior_stddev
         if drawn.deviations is not None:
             return self._semi_implicit(drawn, drawn.deviations, count)

@@ -75,7 +75,7 @@ class Method(nn.Module, ABC):
         return torch.cat([self(x, drawn, sample, first) for x, sample in zip(inputs, lone, strict=True)])
 
     def begin_divergence(self, drawn: Any) -> Callable[[], Tensor]:
-        """As `divergence`; what other workers know of it may be under way until what is returned is called."""
+        """Begin `divergence`; what is returned, to be called once, waits for what other workers know of it."""
         divergence = self.divergence(drawn)
         return lambda: divergence
 

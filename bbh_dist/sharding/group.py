@@ -31,7 +31,7 @@ class Group:
         if self.size == 1:
             return Sum(tensor)
         self.traffic[kind] += ring_bytes(tensor.nbytes, self.size)
-        return Sum(tensor, self._add_up(tensor))
+        return self._begun(tensor)
 
     def sum_together(self, of_kinds: Mapping[str, Sequence[Tensor]]) -> None:
         """Replace the tensors of all kinds by their sums over workers, in one message; in place."""
@@ -42,17 +42,16 @@ class Group:
             if some:
                 self.traffic[kind] += ring_bytes(sum(tensor.nbytes for tensor in some), self.size)
         if len(tensors) == 1 and tensors[0].is_contiguous():
-            Sum(tensors[0], self._add_up(tensors[0])).wait()
+            self._begun(tensors[0]).wait()
             return
-        joined = torch.cat([tensor.flatten() for tensor in tensors])
-        Sum(joined, self._add_up(joined)).wait()
+        joined = self._begun(torch.cat([tensor.flatten() for tensor in tensors])).wait()
         for tensor, whole in zip(tensors, joined.split([tensor.numel() for tensor in tensors]), strict=True):
             tensor.copy_(whole.view_as(tensor))
 
     def exchange(self, outgoing: Sequence[Tensor], incoming: Sequence[int], kind: str) -> "Exchange":
         """Begin to send every worker its tensor, `outgoing`; `incoming` has the sizes of what they send to this one.
 
-        What is for this one stays where it is.
+        What is for this one is not copied: its piece is a view of `outgoing` where that is contiguous.
         """
         stays = outgoing[self.rank].flatten()
         if self.size == 1:
@@ -60,7 +59,7 @@ class Group:
         leaving = [stays[:0] if rank == self.rank else tensor.flatten() for rank, tensor in enumerate(outgoing)]
         coming = [0 if rank == self.rank else size for rank, size in enumerate(incoming)]
         sizes = [tensor.numel() for tensor in leaving]
-        # A concatenation copies, even of one tensor.
+        # With two workers one tensor leaves, from where it lies: a concatenation would copy it.
         sent = leaving[1 - self.rank] if self.size == 2 else torch.cat(leaving)
         received = sent.new_empty(sum(coming))
         self.traffic[kind] += sent.nbytes
@@ -74,6 +73,9 @@ class Group:
         if self.size > 1:
             dist.barrier(group=self.process_group)
 
+    def _begun(self, tensor: Tensor) -> "Sum":
+        return Sum(tensor, self._add_up(tensor))
+
     def _add_up(self, tensor: Tensor) -> dist.Work | None:
         return dist.all_reduce(tensor, group=self.process_group, async_op=True)
 
@@ -83,7 +85,7 @@ class Group:
 
 @dataclass
 class Sum:
-    """A tensor that is summed over workers."""
+    """A sum over workers that may still be under way."""
 
     _tensor: Tensor
     _under_way: dist.Work | None = None

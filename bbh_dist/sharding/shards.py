@@ -38,7 +38,7 @@ class Shards:
         return self.begin_sum(tensor)()
 
     def begin_sum(self, tensor: Tensor) -> Callable[[], Tensor]:
-        """As `sum`, which is under way until what is returned is called."""
+        """Begin `sum`; what is returned waits for it, and is to be called once."""
         if self.group.size == 1:
             return lambda: tensor
         begun = self.group.begin_sum(tensor.detach().clone(), "divergence")

@@ -6,8 +6,7 @@ import torch
 from torch import Tensor
 from torch.distributions import Normal, kl_divergence
 
-from bbh_dist.divergences import knn_kl, knn_marginal_kl
-from bbh_dist.divergences.knn import squared_distances
+from bbh_dist.divergences import knn_kl, knn_kl_of_distances, knn_marginal_kl, squared_distances
 
 BOTH = pytest.mark.parametrize("estimate", [knn_kl, knn_marginal_kl])
 POSTERIOR = [torch.tensor([[0.0], [3.0]]).double(), torch.tensor([[0.0], [4.0]]).double()]
@@ -31,6 +30,13 @@ def test_marginal_estimate_by_hand() -> None:
     second = (math.log(1 / 4) + math.log(2 / 4)) / 2
     expected = first + second + 2 * math.log(3 / (2 - 1))  # the last term for every weight
     assert knn_marginal_kl(POSTERIOR, PRIOR).item() == pytest.approx(expected, abs=1e-6)
+
+
+def test_distances_of_shards_add_up() -> None:
+    posterior, prior = normal(5, 6, 0.7, 0.3), normal(4, 6, seed=1)
+    halves = (squared_distances([posterior[:, half]], [prior[:, half]]) for half in (slice(0, 2), slice(2, 6)))
+    summed = knn_kl_of_distances(torch.stack(list(halves)).sum(0), 6)
+    torch.testing.assert_close(summed, knn_kl([posterior], [prior]), rtol=1e-12, atol=0)
 
 
 @BOTH

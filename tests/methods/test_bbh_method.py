@@ -202,12 +202,18 @@ def test_weights_and_their_gradients_travel_while_the_divergence_is_computed(div
         ):
             return of_method(drawn)
 
+    def evaluated(*given: Any) -> Tensor:
+        logits = of_forward(*given)
+        events.append("evaluated")
+        return logits
+
     method.begin_divergence = seen  # type: ignore[method-assign]
+    of_forward, method.forward = method.forward, evaluated  # type: ignore[method-assign]
     events.clear()
     inputs, labels = torch.randn(4, 7, dtype=torch.float64), torch.tensor([0, 1, 2, 0])
     drawn, share = method.draw(NOISE), SampleShare(2, 2, 0)
     loss = objective(method, method.config, inputs, labels, drawn, share, batch=4, examples=4, kl_weight=1.0)
-    assert events == ["sent", "sum begun", "received", "summed"]
+    assert events == ["sent", "sum begun", "received", "evaluated", "summed"]
     events.clear()
     loss.part.backward()
     assert events[0] == "sent"

@@ -8,7 +8,7 @@ import importlib
 import itertools
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
@@ -24,42 +24,40 @@ from bbh_dist.sharding import SampleShare, Workers, part
 
 TOTALS = (20, 5, 1, 7)
 """Weights of each tensor; with 4 shards some have none of it."""
+FEW = (1,)
+"""Of which all but one shard have none."""
 
 
-def drawn(samples: int) -> list[Tensor]:
+def drawn(samples: int, totals: Sequence[int]) -> list[Tensor]:
     """Whole weight samples, the same on every worker."""
     generator = torch.Generator().manual_seed(samples)
-    return [torch.randn(samples, total, generator=generator, dtype=torch.float64) for total in TOTALS]
+    return [torch.randn(samples, total, generator=generator, dtype=torch.float64) for total in totals]
 
 
-def factors(share: SampleShare, worker: int) -> list[Tensor]:
+def factors(share: SampleShare, worker: int, totals: Sequence[int]) -> list[Tensor]:
     """What a worker multiplies its samples with: it stands for the examples that it has and others have not."""
     generator = torch.Generator().manual_seed(1000 + worker)
-    return [torch.randn(len(share.own), total, generator=generator, dtype=torch.float64) for total in TOTALS]
+    return [torch.randn(len(share.own), total, generator=generator, dtype=torch.float64) for total in totals]
 
 
-def check_weights(workers: Workers, samples: int, count: int, splittable: bool) -> None:
+def check_weights(workers: Workers, totals: Sequence[int], samples: int, count: int, splittable: bool) -> None:
     """The weights that a worker gets are slices; the gradient of its rows is the sum over all that used them."""
     shards = workers.shards
     share = workers.samples(count, splittable=splittable)
-    rows = [whole[:, own.start : own.stop] for whole, own in zip(drawn(samples), own_parts(workers), strict=True)]
-    rows = [tensor.clone().requires_grad_() for tensor in rows]
-    lengths = [[len(part(total, shards.count, shard)) for total in TOTALS] for shard in range(shards.count)]
+    whole_and_own = list(zip(drawn(samples, totals), map(shards.part, totals), strict=True))
+    rows = [whole[:, own.start : own.stop].clone().requires_grad_() for whole, own in whole_and_own]
+    lengths = [[len(part(total, shards.count, shard)) for total in totals] for shard in range(shards.count)]
     weights = shards.weights(rows, lengths, share)
-    for found, whole in zip(weights, drawn(samples), strict=True):
+    for found, (whole, _) in zip(weights, whole_and_own, strict=True):
         assert torch.equal(found, whole[share.own.start : share.own.stop])
-    sum((w * f).sum() for w, f in zip(weights, factors(share, workers.rank), strict=True)).backward()
-    expected = [torch.zeros(samples, total, dtype=torch.float64) for total in TOTALS]
+    sum((w * f).sum() for w, f in zip(weights, factors(share, workers.rank, totals), strict=True)).backward()
+    expected = [torch.zeros(samples, total, dtype=torch.float64) for total in totals]
     for rank in range(workers.size):
         theirs = Workers(rank, workers.size, shards=shards).samples(count, splittable=splittable)
-        for gradient, factor in zip(expected, factors(theirs, rank), strict=True):
+        for gradient, factor in zip(expected, factors(theirs, rank, totals), strict=True):
             gradient[theirs.own.start : theirs.own.stop] += factor
-    for tensor, gradient, own in zip(rows, expected, own_parts(workers), strict=True):
+    for tensor, gradient, (_, own) in zip(rows, expected, whole_and_own, strict=True):
         torch.testing.assert_close(tensor.grad, gradient[:, own.start : own.stop], rtol=1e-13, atol=1e-13)
-
-
-def own_parts(workers: Workers) -> list[range]:
-    return [workers.shards.part(total) for total in TOTALS]
 
 
 def weights_are_slices(workers: Workers) -> None:
@@ -75,7 +73,8 @@ def weights_are_slices(workers: Workers) -> None:
             workers.size // shards,
         )
         for (samples, count), splittable in itertools.product([(1, 1), (4, 2), (4, 4), (5, 3), (6, 6)], [True, False]):
-            check_weights(of, samples, count, splittable)
+            check_weights(of, TOTALS, samples, count, splittable)
+            check_weights(of, FEW, samples, count, splittable)
 
 
 def sums_over_shards(workers: Workers) -> None:
@@ -92,7 +91,7 @@ def sums_over_shards(workers: Workers) -> None:
 
 
 def an_exchange(workers: Workers) -> None:
-    """Worker r sends s + 1 numbers r to worker s; only those for others are bytes that travel."""
+    """Worker r sends s + 1 numbers r to worker s; only those for others travel, its own stay where they are."""
     group = workers.all
     outgoing = [torch.full((to + 1,), float(workers.rank)) for to in range(workers.size)]
     incoming = [workers.rank + 1] * workers.size
@@ -100,6 +99,7 @@ def an_exchange(workers: Workers) -> None:
     assert [tensor.tolist() for tensor in received] == [
         [float(sender)] * (workers.rank + 1) for sender in range(workers.size)
     ]
+    assert received[workers.rank].data_ptr() == outgoing[workers.rank].data_ptr()
     others = sum(to + 1 for to in range(workers.size) if to != workers.rank)
     assert workers.traffic == {"numbers": 4 * others}
     halves = [torch.ones(2, 3, dtype=torch.bfloat16) for _ in range(workers.size)]
