@@ -2,6 +2,7 @@
 
 import ctypes
 import json
+import mmap
 import os
 import re
 import subprocess
@@ -72,7 +73,8 @@ def _huge_pages() -> None:
 
 @pytest.mark.usefixtures("_huge_pages")
 def test_large_tensors_lie_on_huge_pages() -> None:
-    small, large = (on_huge_pages(torch.empty(count)) for count in (1 << 20, 1 << 24))
+    """In mappings of their own: in the heap NumPy may have asked for huge pages before."""
+    small, large = (on_huge_pages(mapped(size)) for size in (4 << 20, 64 << 20))
     assert ["hg" in flags_of(tensor) for tensor in (small, large)] == [False, True]
     assert large.zero_().sum() == 0
 
@@ -84,6 +86,12 @@ def test_heads_and_their_optimiser_state_lie_on_huge_pages(rows: range) -> None:
     weight = Head(512, max(20_000, rows.stop), torch.Generator(), rows).weight.detach()
     state = new_state(weight, Adam(1e-3))
     assert all("hg" in flags_of(tensor) for tensor in (weight, *state.values()))
+
+
+def mapped(size: int) -> torch.Tensor:
+    """A tensor of so many bytes in a mapping of its own."""
+    memory = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    return torch.frombuffer(memory, dtype=torch.float32)
 
 
 def flags_of(tensor: torch.Tensor) -> set[str]:
